@@ -1,0 +1,2 @@
+//! Criterion benches and, later, the capacity planner.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The program loadgen: a fleet of simulated agents against any manager.
+#![forbid(unsafe_code)]

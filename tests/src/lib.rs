@@ -1,0 +1,2 @@
+//! Simulation, end to end on loopback, interoperability vectors, tidy.
+#![forbid(unsafe_code)]
