@@ -1,2 +1,7 @@
 //! The program ringmaster: shards on cores, sinks, key store, control plane, metrics.
 #![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod listen;
+pub mod metrics;
+pub mod settings;

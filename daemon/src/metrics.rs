@@ -1,0 +1,225 @@
+//! What a shard tells the outside: numbers that only the shard writes and that the control plane reads.
+//!
+//! A shard owns its [`ShardMetrics`] as far as writing goes, so a store is a plain move: no locked instruction, and
+//! no line that two shards write. Readers see each number whole; sums are exact at every moment of rest.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// A number with one writer and any readers.
+#[derive(Debug, Default)]
+pub struct Stored(AtomicU64);
+
+impl Stored {
+    /// Overwrites it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds to it. Only its one writer may: two would lose counts.
+    pub fn add(&self, more: u64) {
+        self.set(self.read() + more);
+    }
+
+    /// What it is now.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The numbers of one shard.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// [`crate::clock::Clock::nanoseconds`] at the shard's last turn; 0 before its first. A shard turns at least
+    /// once a second.
+    pub heartbeat_nanoseconds: Stored,
+    /// Turns of the loop.
+    pub turns: Stored,
+    /// Messages received, kernel drops included: `received = events + control + the sum of dropped`.
+    pub received: Stored,
+    /// Messages that became an event and were taken over by the sinks.
+    pub events: Stored,
+    /// Control messages.
+    pub control: Stored,
+    /// Messages dropped, by the index of `manager::Reason`.
+    pub dropped: ByReason,
+    /// Bytes of all messages received.
+    pub received_bytes: Stored,
+    /// Connections closed, by the index of `manager::CloseReason`.
+    pub closed: ByReason,
+    /// Connections accepted.
+    pub accepted: Stored,
+    /// Connections open now.
+    pub connections: Stored,
+    /// Connections open now that have authenticated.
+    pub connections_authenticated: Stored,
+    /// Connections that are not read now because a sink is over its bound.
+    pub connections_paused: Stored,
+    /// Times a connection was paused.
+    pub pauses: Stored,
+    /// Messages sent to agents.
+    pub sent: Stored,
+    /// Times the kernel found no receive buffer free (ENOBUFS).
+    pub buffers_exhausted: Stored,
+    /// Each sink's numbers, by [`SinkKind`].
+    pub sinks: [SinkMetrics; SinkKind::ALL.len()],
+}
+
+/// One number for each reason.
+#[derive(Debug)]
+pub struct ByReason(pub [Stored; REASONS_MAX]);
+
+impl Default for ByReason {
+    fn default() -> ByReason {
+        ByReason(std::array::from_fn(|_| Stored::default()))
+    }
+}
+
+impl ByReason {
+    /// All of them together.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().map(Stored::read).sum()
+    }
+}
+
+/// Upper bound of the reasons that `manager` can give; checked where its counters are copied.
+pub const REASONS_MAX: usize = 48;
+
+/// The sinks that a shard may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum SinkKind {
+    /// analysisd's socket.
+    Queue = 0,
+    /// `archives.log`.
+    ArchiveText = 1,
+    /// `archives.json`.
+    ArchiveJson = 2,
+}
+
+impl SinkKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [SinkKind; 3] = [SinkKind::Queue, SinkKind::ArchiveText, SinkKind::ArchiveJson];
+
+    /// The value of the `sink` label.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkKind::Queue => "queue",
+            SinkKind::ArchiveText => "archive_text",
+            SinkKind::ArchiveJson => "archive_json",
+        }
+    }
+}
+
+/// The numbers of one sink of one shard: `taken = delivered + held + the sum of failed`.
+#[derive(Debug, Default)]
+pub struct SinkMetrics {
+    /// Events taken over.
+    pub taken: Stored,
+    /// Events sent or written.
+    pub delivered: Stored,
+    /// Events that wait now.
+    pub held: Stored,
+    /// Bytes that wait now.
+    pub held_bytes: Stored,
+    /// Events given up, by [`SinkFailure`].
+    pub failed: [Stored; SinkFailure::ALL.len()],
+    /// Times a send or write had to wait for the reader or failed and will be tried again.
+    pub stalls: Stored,
+    state: AtomicU8,
+}
+
+/// Why an event that a sink had taken was given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum SinkFailure {
+    /// The kernel takes no datagram of this length (EMSGSIZE).
+    TooLong = 0,
+    /// It was still held when the grace period of the stop ended.
+    Stopped = 1,
+    /// Any other error that will not go away by itself.
+    Refused = 2,
+}
+
+impl SinkFailure {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [SinkFailure; 3] = [SinkFailure::TooLong, SinkFailure::Stopped, SinkFailure::Refused];
+
+    /// The value of the `reason` label.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkFailure::TooLong => "too_long",
+            SinkFailure::Stopped => "stopped",
+            SinkFailure::Refused => "refused",
+        }
+    }
+}
+
+/// How a sink does.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(u8)]
+pub enum SinkState {
+    /// Not in use.
+    #[default]
+    Off = 0,
+    /// Takes events.
+    Taking = 1,
+    /// Over its soft bound: the reader is there, but slow.
+    Full = 2,
+    /// The socket's reader is away.
+    Away = 3,
+    /// Writing failed, and is tried again.
+    Failing = 4,
+}
+
+impl SinkMetrics {
+    /// Says how the sink does.
+    pub fn set_state(&self, state: SinkState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// How the sink does.
+    pub fn state(&self) -> SinkState {
+        match self.state.load(Ordering::Relaxed) {
+            0 => SinkState::Off,
+            1 => SinkState::Taking,
+            2 => SinkState::Full,
+            3 => SinkState::Away,
+            4 => SinkState::Failing,
+            other => unreachable!("set_state stores no {other}"),
+        }
+    }
+}
+
+impl ShardMetrics {
+    /// The numbers of one sink.
+    pub fn sink(&self, kind: SinkKind) -> &SinkMetrics {
+        &self.sinks[kind as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_reads_back() {
+        let sink = SinkMetrics::default();
+        assert_eq!(sink.state(), SinkState::Off);
+        for state in [SinkState::Taking, SinkState::Full, SinkState::Away, SinkState::Failing, SinkState::Off]
+        {
+            sink.set_state(state);
+            assert_eq!(sink.state(), state);
+        }
+    }
+
+    #[test]
+    fn the_lists_are_in_the_order_of_their_numbers() {
+        for (index, kind) in SinkKind::ALL.iter().enumerate() {
+            assert_eq!(*kind as usize, index);
+        }
+        for (index, failure) in SinkFailure::ALL.iter().enumerate() {
+            assert_eq!(*failure as usize, index);
+        }
+    }
+}

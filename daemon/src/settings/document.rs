@@ -1,0 +1,179 @@
+//! The settings as text: the file that a new home gets, and what `ringmaster check` prints.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{Origin, Settings};
+
+/// The text of `etc/ringmaster.toml` in a new home: every setting with its comment and its default, commented out,
+/// so that a later version's better default is not held back by a file that nobody changed.
+pub fn default_file() -> String {
+    let mut text = String::from(FILE_HEAD);
+    let defaults = flatten(&Settings::default());
+    let mut section = "";
+    for (key, comment) in COMMENTS {
+        let (key_section, name) = key.rsplit_once('.').expect("every setting is in a section");
+        if key_section != section {
+            section = key_section;
+            write!(text, "\n[{section}]\n").expect("a String takes all");
+        }
+        for line in comment.lines() {
+            writeln!(text, "# {line}").expect("a String takes all");
+        }
+        writeln!(text, "#{name} = {}", defaults[*key]).expect("a String takes all");
+    }
+    text
+}
+
+/// One line for each setting: its dotted key, its value, and where that came from.
+pub fn effective(settings: &Settings, origins: &BTreeMap<String, Origin>) -> String {
+    let mut text = format!("home = {:?}\n", settings.home);
+    let values = flatten(settings);
+    for (key, _) in COMMENTS {
+        let origin = origins.get(*key).map_or_else(|| "default".to_owned(), Origin::to_string);
+        writeln!(text, "{key} = {}  # {origin}", values[*key]).expect("a String takes all");
+    }
+    text
+}
+
+/// Dotted key -> value as TOML writes it.
+fn flatten(settings: &Settings) -> BTreeMap<String, String> {
+    fn descend(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, String>) {
+        for (key, value) in table {
+            let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value.as_table() {
+                Some(inner) => descend(&dotted, inner, flat),
+                None => drop(flat.insert(dotted, value.to_string())),
+            }
+        }
+    }
+    let table = toml::Table::try_from(settings).expect("settings are plain tables, numbers, words and lists");
+    let mut flat = BTreeMap::new();
+    descend("", &table, &mut flat);
+    flat
+}
+
+const FILE_HEAD: &str = "\
+# Settings of ringmaster. A line that begins with `#` and a name shows a default; take the `#` away to change it.
+# `ringmaster check` prints what is in effect and where it came from. Relative paths start at this home.
+";
+
+/// What each setting means, in the order of the file.
+const COMMENTS: &[(&str, &str)] = &[
+    (
+        "listen.addresses",
+        "Each address gets UDP and TCP on one port. [::] takes IPv4 too, and becomes 0.0.0.0 where IPv6 is off.\n\
+         Port 0: the kernel chooses one; var/run/ringmaster.json says which.",
+    ),
+    (
+        "listen.backlog",
+        "Connections that wait for accept, a listener and shard; the kernel caps it at net.core.somaxconn.",
+    ),
+    (
+        "listen.receive_buffer_bytes",
+        "SO_RCVBUF of each UDP socket. The kernel caps it at net.core.rmem_max unless ringmaster has CAP_NET_ADMIN.",
+    ),
+    ("shards.cores", "\"all\", or a list as [0, 2]: one thread with one ring is pinned to each."),
+    (
+        "shards.connections_max",
+        "TCP connections that one shard holds. A further one is closed at once and counted.",
+    ),
+    (
+        "shards.datagram_buffers",
+        "Receive buffers for datagrams in each shard, a power of two. Each takes 64 KiB of address space, and memory as\n\
+         far as a message ever reached into it.",
+    ),
+    ("shards.stream_buffers", "Receive buffers for TCP in each shard, a power of two. Each takes 16 KiB."),
+    (
+        "agents.replay",
+        "\"strict\": a counter must grow, as OSSEC ships. \"window\": late messages are taken once, within 128 of the\n\
+         newest. \"off\": counters are not looked at, as Wazuh ships.",
+    ),
+    (
+        "agents.message_bytes_max",
+        "The longest message, before and after inflating: 65536 as Wazuh, 6144 as OSSEC.",
+    ),
+    ("agents.old_format", "Whether messages in the format of before OSSEC 1.0 are taken."),
+    (
+        "agents.authentication_deadline_seconds",
+        "A TCP connection must bring an authenticated message within this time.",
+    ),
+    (
+        "agents.unauthenticated_max",
+        "TCP connections of one shard that may be waiting for their first authenticated message.",
+    ),
+    (
+        "agents.unauthenticated_per_address_max",
+        "The same from one source address. Raise it where all agents come through one NAT.",
+    ),
+    (
+        "agents.silence_deadline_seconds",
+        "A TCP connection that says nothing for this long is closed: 3 x 600 + 30, as agent_control.",
+    ),
+    (
+        "agents.send_queue_bytes_max",
+        "What may wait to be sent to one agent that does not read. Beyond it, the agent is closed.",
+    ),
+    (
+        "sink.soft_bytes",
+        "Bytes that wait in one sink of one shard. From here on datagrams are dropped and counted, and TCP agents that\n\
+         send events feel back-pressure. At half of it they go on.",
+    ),
+    ("sink.hard_bytes", "From here on what was received over TCP is kept as it came, and decoded later."),
+    ("sink.queue.enabled", "Whether events go to the unix datagram socket of analysisd."),
+    ("sink.queue.path", "That socket: queue/ossec/queue of OSSEC, queue/sockets/queue of Wazuh."),
+    ("sink.queue.product", "Whose analysisd reads it: \"ossec\" or \"wazuh\"."),
+    ("sink.archives.text", "Whether events are appended to logs/archives/archives.log in OSSEC's form."),
+    (
+        "sink.archives.json",
+        "Whether events are appended to logs/archives/archives.json, one JSON object a line.",
+    ),
+    ("metrics.address", "Where /metrics (Prometheus) and /readyz answer over HTTP; \"none\" for nowhere."),
+    (
+        "counters.unclean_margin",
+        "How far the counter of the manager's own messages jumps after a stop that was not clean: more messages than it\n\
+         sends in the second that may not have been written.",
+    ),
+    ("stop.grace_seconds", "How long SIGTERM waits for the sinks to take what is held."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_has_one_comment_and_every_comment_a_setting() {
+        let mut commented: Vec<&str> = COMMENTS.iter().map(|(key, _)| *key).collect();
+        commented.sort_unstable();
+        let settings = flatten(&Settings::default());
+        assert_eq!(commented, settings.keys().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_written_file_gives_the_defaults_with_and_without_its_comment_signs() {
+        let written = default_file();
+        assert_eq!(toml::from_str::<Settings>(&written).unwrap(), Settings::default());
+
+        let is_default = |line: &str| line.starts_with('#') && !line.starts_with("# ");
+        let uncommented: String = written
+            .lines()
+            .map(|line| if is_default(line) { format!("{}\n", &line[1..]) } else { format!("{line}\n") })
+            .collect();
+        assert_eq!(
+            uncommented.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count(),
+            COMMENTS.len()
+        );
+        assert_eq!(toml::from_str::<Settings>(&uncommented).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn check_says_where_a_value_came_from() {
+        let mut settings = Settings::with_home("/h");
+        settings.stop.grace_seconds = 3;
+        let origins = BTreeMap::from([("stop.grace_seconds".to_owned(), Origin::CommandLine)]);
+        let text = effective(&settings, &origins);
+        assert!(text.contains("\nstop.grace_seconds = 3  # command line\n"), "{text}");
+        assert!(text.contains("\nlisten.addresses = [\"[::]:1514\"]  # default\n"), "{text}");
+        assert_eq!(text.lines().count(), COMMENTS.len() + 1, "{text}");
+    }
+}
