@@ -12,7 +12,7 @@ pub fn default_file() -> String {
     let defaults = flatten(&Settings::default());
     let mut section = "";
     for (key, comment) in COMMENTS {
-        let (key_section, name) = key.rsplit_once('.').expect("every setting is in a section");
+        let (key_section, name) = key.rsplit_once('.').unwrap_or(("", key));
         if key_section != section {
             section = key_section;
             write!(text, "\n[{section}]\n").expect("a String takes all");
