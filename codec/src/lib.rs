@@ -1,2 +1,48 @@
 //! Bytes to types and back: the secure message, its ciphers, frames, keys, control messages, events. No I/O, no clock.
+//!
+//! What a reader comes for:
+//! * [`Opener`] opens a batch of received messages, [`Sealer`] makes one to send;
+//! * [`classify`] tells from the first bytes of a message who sent it, [`FrameCutter`] cuts a TCP stream into messages;
+//! * [`KeyFile`] reads client.keys, [`CipherKey`] is what an entry of it becomes;
+//! * [`FromAgent`] and [`ToAgent`] are the control messages, [`Event`] is everything else that an agent says.
+//!
+//! Everything that a peer can choose is shown through [`Escaped`], so that it can never forge a line of a log.
 #![forbid(unsafe_code)]
+
+mod address;
+mod archive;
+mod cipher;
+mod control;
+mod digest;
+mod envelope;
+mod event;
+mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod id;
+mod keys;
+pub mod limits;
+mod message;
+mod open;
+mod seal;
+mod syslog;
+mod text;
+
+pub use address::{AddressError, AddressRule};
+pub use archive::{LocalTime, NotArchived, archive_json, archive_line};
+pub use cipher::{Cipher, CipherKey, Method};
+pub use control::{
+    CONTROL_PREFIX, ControlError, FromAgent, KeepAlive, Label, Labels, PING, PONG, SharedName, ToAgent,
+    is_control, keep_alive, startup,
+};
+pub use digest::HexDigest;
+pub use envelope::{Wire, WireError, classify};
+pub use event::{Event, EventError, Origin, Product, queue_datagram};
+pub use frame::{FRAME_HEADER_BYTES, FrameAt, FrameCutter, FrameError, frame};
+pub use id::{AgentId, AgentIdError};
+pub use keys::{KeyEntry, KeyFile, KeyProblem, KeyProblemKind, RemovedKey};
+pub use message::{Counter, CounterError, Envelope};
+pub use open::{OpenError, OpenSettings, Opened, Opener, Sealed};
+pub use seal::{SealError, Sealer};
+pub use syslog::{SyslogCutter, syslog_datagram, syslog_line};
+pub use text::Escaped;

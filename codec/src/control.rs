@@ -1,0 +1,65 @@
+//! Control messages: texts that begin with `#!-`, and what they wrap.
+//!
+//! ```text
+//! agent to manager   #!-agent startup [JSON]        #!-<uname>[ / <md5>]\n<labels><md5> merged.mg\n...   (keep-alive)
+//!                    #!-agent shutdown              #!-req <counter> <payload>
+//! manager to agent   #!-agent ack                   #!-execd <active response>       #!-syscheck restart
+//!                    #!-force_reconnect             #!-req <counter> <target> <command>       #!-err <JSON>
+//!                    #!-up file <md5> <name>\n      then raw chunks, then       #!-close file
+//! unencrypted        #ping                          #pong
+//! ```
+
+use std::fmt;
+
+mod from_agent;
+mod keep_alive;
+mod to_agent;
+
+pub use from_agent::{FromAgent, startup};
+pub use keep_alive::{KeepAlive, Label, Labels, keep_alive};
+pub use to_agent::{SharedName, ToAgent};
+
+/// What every control message begins with. Source: ossec-hids 4.3.0 `headers/rc.h`, `CONTROL_HEADER`.
+pub const CONTROL_PREFIX: &[u8] = b"#!-";
+
+/// The probe that anyone may send, unencrypted. Source: wazuh v4.14.7 `remoted/secure.c`, `HandleSecureMessage`.
+pub const PING: &[u8] = b"#ping";
+
+/// The answer to [`PING`], unencrypted, on the same transport.
+pub const PONG: &[u8] = b"#pong";
+
+/// Whether a text is a control message.
+pub fn is_control(text: &[u8]) -> bool {
+    text.starts_with(CONTROL_PREFIX)
+}
+
+/// A control message that says what it should not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlError {
+    /// A file is announced with a digest that is none.
+    Digest,
+    /// A file is announced with a name that would leave its folder, or is none.
+    FileName,
+    /// A keep-alive without newline.
+    NoNewline,
+    /// A request without counter.
+    RequestCounter,
+    /// The start-up's JSON is none.
+    StartupJson,
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            ControlError::Digest => "a shared file is announced without an md5 of 32 hexadecimal digits",
+            ControlError::FileName => "a shared file's name is empty, too long, or could leave its folder",
+            ControlError::NoNewline => {
+                "the control message is unknown, and no keep-alive since it has no newline"
+            }
+            ControlError::RequestCounter => "the request or its answer has no counter",
+            ControlError::StartupJson => "the start-up message holds something that is no JSON object",
+        })
+    }
+}
+
+impl std::error::Error for ControlError {}

@@ -1,0 +1,160 @@
+//! What an agent says about itself.
+
+use super::{CONTROL_PREFIX, ControlError, KeepAlive, is_control};
+use crate::text::until_nul;
+use serde::Deserialize;
+use std::borrow::Cow;
+
+const STARTUP: &[u8] = b"agent startup ";
+const SHUTDOWN: &[u8] = b"agent shutdown ";
+const REQUEST: &[u8] = b"req ";
+
+/// A control message from an agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FromAgent<'a> {
+    /// Every ten seconds to ten minutes. Answer with an ack.
+    KeepAlive(KeepAlive<'a>),
+    /// The answer to a request, or over UDP the word that one came (payload `ack`).
+    RequestAnswer {
+        /// The request's, as the manager wrote it.
+        counter: &'a [u8],
+        /// What the agent's program said.
+        payload: &'a [u8],
+    },
+    /// The agent stops. No answer.
+    Shutdown,
+    /// The first message. Answer with an ack before anything else.
+    Startup {
+        /// The agent's version as Wazuh's start-up has it: `v4.14.7`.
+        version: Option<Cow<'a, str>>,
+        /// What follows `#!-agent startup `.
+        raw: &'a [u8],
+    },
+    /// None of these, and no keep-alive since it has no newline. OSSEC's manager answers with an ack.
+    Unknown(&'a [u8]),
+}
+
+impl<'a> FromAgent<'a> {
+    /// The control message that `text` is; `None` if it is none. It ends at the first NUL, as a C string does.
+    ///
+    /// Source: ossec-hids 4.3.0 `remoted/manager.c`, `save_controlmsg`; wazuh v4.14.7 `remoted/manager.c`,
+    /// `validate_control_msg`.
+    pub fn parse(text: &'a [u8]) -> Option<Result<FromAgent<'a>, ControlError>> {
+        let said = until_nul(text.strip_prefix(CONTROL_PREFIX)?);
+        Some(if let Some(raw) = said.strip_prefix(STARTUP) {
+            version(raw).map(|version| FromAgent::Startup { version, raw })
+        } else if said.starts_with(SHUTDOWN) {
+            Ok(FromAgent::Shutdown)
+        } else if let Some(answer) = said.strip_prefix(REQUEST) {
+            request_answer(answer)
+        } else {
+            KeepAlive::parse(said).map(FromAgent::KeepAlive).or(Ok(FromAgent::Unknown(said)))
+        })
+    }
+}
+
+fn version(raw: &[u8]) -> Result<Option<Cow<'_, str>>, ControlError> {
+    #[derive(Deserialize)]
+    struct Startup<'a> {
+        #[serde(borrow, default)]
+        version: Option<Cow<'a, str>>,
+    }
+    if raw.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice::<Startup<'_>>(raw)
+        .map(|startup| startup.version)
+        .map_err(|_| ControlError::StartupJson)
+}
+
+fn request_answer(answer: &[u8]) -> Result<FromAgent<'_>, ControlError> {
+    let (counter, payload) = super::to_agent::split_at_space(answer);
+    if counter.is_empty() {
+        Err(ControlError::RequestCounter)
+    } else {
+        Ok(FromAgent::RequestAnswer { counter, payload })
+    }
+}
+
+/// Appends the start-up text of an agent: with a version as Wazuh's does, without as OSSEC's.
+///
+/// # Panics
+/// If the version can't be written in JSON: no string is so.
+///
+/// Source: ossec-hids 4.3.0 and wazuh v4.14.7 `client-agent/start_agent.c`.
+pub fn startup(version: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(CONTROL_PREFIX);
+    out.extend_from_slice(STARTUP);
+    if let Some(version) = version {
+        out.extend_from_slice(b"{\"version\":");
+        serde_json::to_writer(&mut *out, version).expect("a string is JSON, and a Vec takes it");
+        out.push(b'}');
+    }
+    debug_assert!(is_control(out) || out.len() > CONTROL_PREFIX.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_agents_say() {
+        let parse = |text: &'static [u8]| FromAgent::parse(text);
+        assert_eq!(parse(b"1:a:b"), None);
+        assert_eq!(parse(b"#!"), None);
+        let startup = |version: Option<&'static str>, raw| FromAgent::Startup {
+            version: version.map(Cow::Borrowed),
+            raw,
+        };
+        assert_eq!(parse(b"#!-agent startup "), Some(Ok(startup(None, b""))));
+        let wazuh = br#"{"version":"v4.14.7"}"#;
+        assert_eq!(
+            parse(br#"#!-agent startup {"version":"v4.14.7"}"#),
+            Some(Ok(startup(Some("v4.14.7"), wazuh)))
+        );
+        let more = br#"{"extra":[1,{}],"version":null}"#;
+        assert_eq!(
+            parse(br#"#!-agent startup {"extra":[1,{}],"version":null}"#),
+            Some(Ok(startup(None, more)))
+        );
+        assert_eq!(parse(b"#!-agent startup {"), Some(Err(ControlError::StartupJson)));
+        assert_eq!(parse(br#"#!-agent startup {"version":7}"#), Some(Err(ControlError::StartupJson)));
+        assert_eq!(parse(b"#!-agent shutdown "), Some(Ok(FromAgent::Shutdown)));
+        let answer = FromAgent::RequestAnswer { counter: b"123", payload: b"err Invalid request" };
+        assert_eq!(parse(b"#!-req 123 err Invalid request"), Some(Ok(answer)));
+        let acknowledged = FromAgent::RequestAnswer { counter: b"7b", payload: b"ack" };
+        assert_eq!(parse(b"#!-req 7b ack"), Some(Ok(acknowledged)));
+        assert_eq!(parse(b"#!-req "), Some(Err(ControlError::RequestCounter)));
+        assert_eq!(
+            parse(b"#!-Linux web01 without newline"),
+            Some(Ok(FromAgent::Unknown(b"Linux web01 without newline")))
+        );
+        assert_eq!(parse(b"#!-"), Some(Ok(FromAgent::Unknown(b""))));
+    }
+
+    #[test]
+    fn deep_json_is_refused_not_followed() {
+        let mut text = b"#!-agent startup {\"a\":".to_vec();
+        text.extend(std::iter::repeat_n(b'[', 60_000));
+        assert_eq!(FromAgent::parse(&text), Some(Err(ControlError::StartupJson)));
+    }
+
+    proptest! {
+        #[test]
+        fn startups_come_back(version in prop::option::of("\\PC{0,20}")) {
+            let mut text = Vec::new();
+            startup(version.as_deref(), &mut text);
+            match FromAgent::parse(&text) {
+                Some(Ok(FromAgent::Startup { version: parsed, .. })) => prop_assert_eq!(parsed.as_deref(), version.as_deref()),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn any_text_has_an_answer(text: Vec<u8>) {
+            let said = [b"#!-", &text[..]].concat();
+            prop_assert!(FromAgent::parse(&said).is_some());
+        }
+    }
+}
