@@ -1,2 +1,12 @@
-//! The other end of the protocol, sans-IO: start-up, keep-alives, time-reconnect, lock.
+//! The other end of the protocol: an agent as a state machine. Input, time and randomness in; outputs out. No I/O.
+//!
+//! [`Agent`] is small, so that tens of thousands fit into one thread; what they share is in [`Tools`] and [`Profile`].
 #![forbid(unsafe_code)]
+
+mod agent;
+mod profile;
+mod tools;
+
+pub use crate::agent::{Agent, AgentSettings, State, SubmitError};
+pub use crate::profile::{Profile, Transport};
+pub use crate::tools::{Output, Tools};

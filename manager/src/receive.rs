@@ -1,0 +1,258 @@
+//! From a batch of received messages to one verdict each.
+//!
+//! Three passes over the batch, so that each has its own memory in the cache: who says it (a look-up each), what it says
+//! (opened together, stage by stage), and what is made of it (one by one, in order).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use codec::{Event, EventError, FromAgent, OpenError, Opened, PONG, Sealed, Wire};
+
+use crate::action::{Action, ConnectionId};
+use crate::manager::{Desk, Incoming, Manager, Peer, Publish, Published};
+use crate::replay::Replayed;
+use crate::state::{Owner, Transport};
+use crate::table::{Agent, AgentTable};
+use crate::time::Time;
+use crate::verdict::{CloseReason, ControlKind, Reason, Verdict};
+
+/// What the first pass found out about a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Looked {
+    Ping,
+    Refused(Reason),
+    /// To be opened with the key of this agent (by its index), which may come from this address.
+    Sealed {
+        agent: u32,
+        from: SocketAddr,
+    },
+}
+
+impl Manager {
+    /// Opens a batch and decides on each of its messages, in order: `publisher` gets the events and one verdict for each
+    /// message. Acknowledgements and other consequences wait in [`Manager::next_action`].
+    ///
+    /// Allocates nothing for an event once it has seen the largest batch. Nothing that a stranger sends makes it grow.
+    ///
+    /// # Panics
+    /// If `publisher` refuses an event that came over a connection.
+    pub fn receive(&mut self, now: Time, batch: &[Incoming<'_>], publisher: &mut impl Publish) {
+        let table = Arc::clone(&self.desk.table);
+        let mut sealed: Vec<Sealed<'_>> = std::mem::take(&mut self.sealed);
+        self.looked.clear();
+        for incoming in batch {
+            let looked = self.desk.look(&table, incoming, &mut sealed);
+            self.looked.push(looked);
+        }
+        let opened = self.opener.open(&sealed);
+        let mut of_sealed = opened.iter();
+        for (index, (incoming, looked)) in batch.iter().zip(&self.looked).enumerate() {
+            let verdict = match *looked {
+                Looked::Ping => self.desk.answer_ping(incoming.peer),
+                Looked::Refused(reason) => Verdict::Dropped(reason),
+                Looked::Sealed { agent, from } => {
+                    let opened = of_sealed.next().expect("each sealed message was opened");
+                    let sender = Sender { agent: table.agent(agent), from, peer: incoming.peer };
+                    self.desk.decide(now, sender, opened, publisher).unwrap_or_else(Verdict::Dropped)
+                }
+            };
+            self.desk.counters.record(verdict);
+            publisher.verdict(index, verdict);
+        }
+        self.sealed = emptied(sealed);
+        self.desk.settle();
+    }
+}
+
+/// Who sent a message, as far as its envelope tells.
+#[derive(Clone, Copy)]
+struct Sender<'a> {
+    agent: &'a Agent,
+    from: SocketAddr,
+    peer: Peer,
+}
+
+impl Desk {
+    fn look<'a>(
+        &self,
+        table: &'a AgentTable,
+        incoming: &Incoming<'a>,
+        sealed: &mut Vec<Sealed<'a>>,
+    ) -> Looked {
+        let from = match incoming.peer {
+            Peer::Datagram(from) => from,
+            Peer::Connection(id) => match self.connections.find(id) {
+                Some(connection) => connection.from,
+                None => return Looked::Refused(Reason::ConnectionClosed),
+            },
+        };
+        let (agent, bytes) = match codec::classify(incoming.bytes) {
+            Err(_) => return Looked::Refused(Reason::Malformed),
+            Ok(Wire::Ping) => return Looked::Ping,
+            Ok(Wire::Id { id, sealed }) => match table.by_id(id) {
+                None => return Looked::Refused(Reason::IdUnknown),
+                Some(agent) if !agent.entry().address.matches(from.ip()) => {
+                    return Looked::Refused(Reason::IdAddress);
+                }
+                Some(agent) => (agent, sealed),
+            },
+            Ok(Wire::Address { sealed }) => match table.by_address(from.ip()) {
+                None => return Looked::Refused(Reason::AddressUnknown),
+                Some(agent) => (agent, sealed),
+            },
+        };
+        sealed.push(Sealed { key: agent.cipher_key(), bytes, method_hint: agent.state().method() });
+        Looked::Sealed { agent: agent.index(), from }
+    }
+
+    fn answer_ping(&mut self, peer: Peer) -> Verdict {
+        match peer {
+            Peer::Datagram(to) => {
+                self.actions.push_back(Action::SendDatagram { to, bytes: PONG.into() });
+            }
+            Peer::Connection(connection) => {
+                // It may have been closed by a message before this one in the same batch.
+                if self.connections.find(connection).is_none() {
+                    return Verdict::Dropped(Reason::ConnectionClosed);
+                }
+                let mut bytes = Vec::with_capacity(codec::FRAME_HEADER_BYTES + PONG.len());
+                codec::frame(PONG, &mut bytes);
+                self.actions.push_back(Action::SendFrame { connection, bytes: bytes.into() });
+            }
+        }
+        Verdict::Control(ControlKind::Ping)
+    }
+
+    fn decide(
+        &mut self,
+        now: Time,
+        sender: Sender<'_>,
+        opened: Result<Opened<'_>, OpenError>,
+        publisher: &mut impl Publish,
+    ) -> Result<Verdict, Reason> {
+        self.check_connection(sender)?;
+        let opened = opened.map_err(reason_of_open_error)?;
+        if !self.settings.crypto_accept.accepts(opened.method.cipher()) {
+            return Err(Reason::MethodNotAccepted);
+        }
+        let state = sender.agent.state();
+        state.replay().accept(self.settings.replay, opened.counter).map_err(|replayed| match replayed {
+            Replayed::Duplicate => Reason::CounterDuplicate,
+            Replayed::Old => Reason::CounterOld,
+        })?;
+        // From here on the message is genuine and used up.
+        let transport = match sender.peer {
+            Peer::Connection(connection) => {
+                self.hear(now, connection, sender.agent);
+                Transport::Tcp
+            }
+            Peer::Datagram(_) => Transport::Udp,
+        };
+        state.heard(now, opened.method, transport);
+        match FromAgent::parse(opened.text) {
+            Some(Ok(message)) => Ok(Verdict::Control(self.control(now, sender, &message))),
+            Some(Err(_)) => Err(Reason::ControlMalformed),
+            None => {
+                let event = Event::parse(opened.text).map_err(reason_of_event_error)?;
+                let event = Published { agent: sender.agent, event, from: sender.from, transport };
+                match (publisher.publish(&event), transport) {
+                    (Ok(()), Transport::Tcp | Transport::Udp) => Ok(Verdict::Event),
+                    (Err(_), Transport::Udp) => Err(Reason::SinkFull),
+                    (Err(_), Transport::Tcp) => panic!("a publisher takes every event of a connection"),
+                }
+            }
+        }
+    }
+
+    /// A connection may have been closed, or bound to its agent, by a message before this one in the same batch.
+    fn check_connection(&self, sender: Sender<'_>) -> Result<(), Reason> {
+        let Peer::Connection(id) = sender.peer else { return Ok(()) };
+        let connection = self.connections.find(id).ok_or(Reason::ConnectionClosed)?;
+        match connection.agent {
+            Some(bound) if bound != sender.agent.index() => Err(Reason::ConnectionAgent),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A connection carried a genuine message of `agent`: the first one makes it the agent's only connection.
+    fn hear(&mut self, now: Time, id: ConnectionId, agent: &Agent) {
+        let connection = self.connections.find_mut(id).expect("it was checked a moment ago");
+        connection.heard(now);
+        if connection.agent.is_some() {
+            return;
+        }
+        self.connections.authenticate(id, agent.index());
+        let owner = Owner { shard: self.shard, connection: id };
+        match agent.state().take_over(owner) {
+            None => {}
+            Some(old) if old.shard == self.shard => self.close(old.connection, CloseReason::Overtaken),
+            Some(Owner { shard, connection }) => {
+                self.actions.push_back(Action::Mail { shard, connection });
+            }
+        }
+    }
+
+    fn control(&mut self, now: Time, sender: Sender<'_>, message: &FromAgent<'_>) -> ControlKind {
+        let state = sender.agent.state();
+        if let Peer::Datagram(from) = sender.peer {
+            state.set_return_path(from, now);
+        }
+        match message {
+            FromAgent::Startup { .. } => {
+                self.acknowledge(sender.agent, sender.peer);
+                ControlKind::Startup
+            }
+            FromAgent::KeepAlive(_) => {
+                self.acknowledge(sender.agent, sender.peer);
+                ControlKind::KeepAlive
+            }
+            FromAgent::Shutdown => {
+                state.forget_return_path();
+                ControlKind::Shutdown
+            }
+            FromAgent::RequestAnswer { .. } => ControlKind::RequestAnswer,
+            FromAgent::Unknown(_) => ControlKind::Unknown,
+        }
+    }
+}
+
+fn reason_of_open_error(error: OpenError) -> Reason {
+    match error {
+        OpenError::Checksum => Reason::Checksum,
+        OpenError::Inflate => Reason::Inflate,
+        OpenError::Length | OpenError::Malformed | OpenError::OldFormat | OpenError::Token => {
+            Reason::Malformed
+        }
+        OpenError::NotAKey => Reason::WrongKey,
+        OpenError::TooLarge => Reason::TooLarge,
+    }
+}
+
+fn reason_of_event_error(error: EventError) -> Reason {
+    match error {
+        EventError::KeepAliveFiller => Reason::KeepAliveFiller,
+        EventError::Empty | EventError::NoQueue => Reason::EventMalformed,
+        EventError::QueueNotForEvents => Reason::EventQueue,
+    }
+}
+
+/// Forgets the messages and keeps the memory: the standard library collects a mapped Vec of the same layout in place.
+fn emptied(mut sealed: Vec<Sealed<'_>>) -> Vec<Sealed<'static>> {
+    sealed.clear();
+    sealed.into_iter().map(|_| unreachable!("it was emptied")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emptied_batch_keeps_its_memory() {
+        let key = codec::CipherKey::new("name", "001", "key");
+        let mut sealed = Vec::with_capacity(100);
+        sealed.push(Sealed { key: &key, bytes: b":", method_hint: None });
+        let address = sealed.as_ptr().addr();
+        let emptied = emptied(sealed);
+        assert_eq!((emptied.len(), emptied.capacity(), emptied.as_ptr().addr()), (0, 100, address));
+    }
+}

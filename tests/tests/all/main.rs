@@ -1,0 +1,3 @@
+//! What is tested over crate boundaries, in one binary.
+
+mod tidy;
