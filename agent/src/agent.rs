@@ -222,6 +222,9 @@ impl Agent {
     }
 
     /// Stops: a Wazuh agent says so to its manager. Then the caller closes the connection.
+    ///
+    /// # Panics
+    /// Never: the text that it sends is short.
     pub fn stop(&mut self, tools: &mut Tools) {
         tools.begin_input();
         let is_ready = matches!(self.phase, Phase::Ready { .. });

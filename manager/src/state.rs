@@ -1,8 +1,8 @@
 //! What is known about one agent while the process lives: shared by all shards, and kept across reloads of client.keys.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use codec::{Counter, Method};
@@ -129,8 +129,7 @@ impl AgentState {
     }
 
     pub(crate) fn set_return_path(&self, to: SocketAddr, now: Time) {
-        *self.locked_return_path() =
-            Some(ReturnPath { to, since: now });
+        *self.locked_return_path() = Some(ReturnPath { to, since: now });
     }
 
     pub(crate) fn forget_return_path(&self) {
