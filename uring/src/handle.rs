@@ -1,4 +1,4 @@
-//! What other threads hold of a ring: its descriptor, and a way to wake it.
+//! What others hold of a ring: its descriptor, a way to wake it, and a way to be woken by it.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::op::{Interest, Op, Shots, Target};
 
-/// A ring's descriptor: for messages to it ([`Op::Message`]), and to poll it from another ring.
+/// A ring's descriptor, for messages to it ([`Op::Message`]).
 #[derive(Clone, Debug)]
 pub struct RingHandle(Arc<OwnedFd>);
 
@@ -25,22 +25,34 @@ impl RingHandle {
     pub(crate) fn into_descriptor(self) -> Arc<OwnedFd> {
         self.0
     }
+}
 
-    /// The poll by which one ring of a thread wakes when another has completions.
-    ///
-    /// Completes once for each time it is pushed: push it again after each completion. After its completion, [wait]
-    /// on the polled ring for nothing (`completions_min: 0`), and pop.
-    ///
-    /// [wait]: crate::Ring::wait
-    #[must_use]
-    pub fn poll(&self) -> Op {
-        Op::Poll { target: self.descriptor(), interest: Interest::Readable, shots: Shots::One }
+/// Tells when a ring has something to do, so that a thread with two rings can wait on one for both.
+///
+/// An eventfd that the kernel signals for the watched ring. (To poll the ring's own descriptor is not enough: a ring
+/// with deferred task work does not wake who polls it. Measured on 6.18.)
+#[derive(Debug)]
+pub struct RingWatch {
+    event: Arc<OwnedFd>,
+}
+
+impl RingWatch {
+    pub(crate) fn new() -> Result<RingWatch, Errno> {
+        // Not nonblocking: a read of such a descriptor would fail at once, where this one waits.
+        Ok(RingWatch { event: Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?) })
     }
 
-    /// The descriptor as a target.
+    pub(crate) fn raw(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    /// The operation, for the waiting ring, that completes once when the watched ring has something to do.
+    ///
+    /// After its completion: push it again, [wait](crate::Ring::wait) on the watched ring for nothing
+    /// (`Wait::default()`), and pop. It may complete once more than there was something to do.
     #[must_use]
-    pub fn descriptor(&self) -> Target {
-        Target::Descriptor(Arc::clone(&self.0))
+    pub fn read(&self) -> Op {
+        Op::ReadEvent { event: Arc::clone(&self.event) }
     }
 }
 

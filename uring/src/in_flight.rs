@@ -34,6 +34,8 @@ pub(crate) enum Memory {
     Bytes(Bytes),
     /// A connect: the kernel reads the peer's address.
     Connect(SharedAddress),
+    /// A read of an eventfd: the kernel writes its counter, which nobody looks at.
+    Event(SharedAddress),
     #[default]
     Nothing,
     /// A send to an address: the kernel reads both.

@@ -20,7 +20,7 @@ mod unsupported;
 pub use buf_ring::{BUFFERS_MAX, BufferSettings};
 pub use completion::{Armed, Completion};
 pub use datagram::{DATAGRAM_HEADER_BYTES, Datagram, DatagramError};
-pub use handle::{RingHandle, Waker, Wakeup};
+pub use handle::{RingHandle, RingWatch, Waker, Wakeup};
 pub use lease::{GroupId, Lease};
 pub use op::{Interest, Op, SendMode, Shots, Target};
 pub use probe::probe;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use io_uring::types::{self, CancelBuilder, DestinationSlot};
 use io_uring::{opcode, squeue};
 
-use crate::address::RawAddress;
+use crate::address::{ADDRESS_BYTES, RawAddress};
 use crate::handle::RingHandle;
 use crate::in_flight::{EntryId, InFlight, Kept, Memory, SharedAddress};
 use crate::lease::GroupId;
@@ -111,12 +111,17 @@ pub enum Op {
     },
     /// Waits for readiness. The result holds poll(2)'s events.
     Poll {
-        /// The descriptor: also another ring's ([`RingHandle::descriptor`]), or a [`Wakeup`](crate::Wakeup)'s.
+        /// The descriptor.
         target: Target,
         /// What to wait for.
         interest: Interest,
         /// How often.
         shots: Shots,
+    },
+    /// Waits for an eventfd, and sets it back to zero ([`RingWatch::read`](crate::RingWatch::read) makes it).
+    ReadEvent {
+        /// The eventfd, which must not be nonblocking.
+        event: Arc<OwnedFd>,
     },
     /// Receives datagrams, each into a buffer of the group, until it says `Armed::No`. Read a lease of it by
     /// [`Ring::datagram`](crate::Ring::datagram).
@@ -168,6 +173,10 @@ pub enum Op {
         offset: Option<u64>,
     },
 }
+
+/// Bytes of an eventfd's counter.
+const EVENT_BYTES: u32 = size_of::<u64>() as u32;
+const _: () = assert!(EVENT_BYTES as usize <= ADDRESS_BYTES, "an address cell holds a counter, too");
 
 /// A target as a submission names it.
 #[derive(Clone, Copy)]
@@ -226,6 +235,13 @@ pub(crate) fn submission(
             finish(entry, tag, kept, table)
         }
         Op::Poll { target, interest, shots } => poll(target, interest, shots, tag, table),
+        Op::ReadEvent { event } => {
+            let counter = table.take_address();
+            let (start, _) = parts(&counter);
+            let (raw, kept) = kept(Target::Descriptor(event), Memory::Event(counter));
+            let entry = on!(raw, |fd| opcode::Read::new(fd, start.cast(), EVENT_BYTES).build());
+            finish(entry, tag, kept, table)
+        }
         Op::ReceiveDatagrams { socket, group } => {
             let (raw, kept) = kept(socket, Memory::Nothing);
             // MSG_TRUNC: a datagram that does not fit tells its true size.
@@ -345,7 +361,7 @@ fn place(memory: &Memory) -> (*const u8, u32) {
         Memory::Bytes(bytes) | Memory::SendTo(bytes, _) => {
             (bytes.as_ptr(), u32::try_from(bytes.len()).expect("one send is less than 4 GiB"))
         }
-        Memory::Accept(_) | Memory::Connect(_) | Memory::Nothing => (ptr::null(), 0),
+        Memory::Accept(_) | Memory::Connect(_) | Memory::Event(_) | Memory::Nothing => (ptr::null(), 0),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::buf_ring::{BufferRing, BufferSettings};
 use crate::completion::{Armed, Completion};
 use crate::datagram::{self, CONTROL_BYTES, Datagram, DatagramError};
 use crate::enter::{Call, Enter, errno};
-use crate::handle::RingHandle;
+use crate::handle::{RingHandle, RingWatch};
 use crate::in_flight::{EntryId, InFlight, Kept, Memory};
 use crate::lease::{GroupId, Lease};
 use crate::op::{self, Op};
@@ -315,19 +315,26 @@ impl Ring {
         self.uring.completion().overflow()
     }
 
-    /// The ring's descriptor. It is readable when a wait would find completions.
-    #[must_use]
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        descriptor(&self.uring)
-    }
-
-    /// A duplicate of the ring's descriptor, for other rings: to send messages to this one, or to poll it.
+    /// A duplicate of the ring's descriptor, for other rings to send messages to this one.
     ///
     /// # Errors
     ///
     /// `EMFILE` when the process has no descriptor left.
     pub fn handle(&self) -> Result<RingHandle, Errno> {
-        Ok(RingHandle::new(rustix::io::fcntl_dupfd_cloexec(self.descriptor(), 0)?))
+        Ok(RingHandle::new(rustix::io::fcntl_dupfd_cloexec(descriptor(&self.uring), 0)?))
+    }
+
+    /// Lets another ring of this thread (one table of direct descriptors holds `RLIMIT_NOFILE` at most) wait for this
+    /// one, too. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` when the process has no descriptor left, `EBUSY` when the ring is watched already.
+    pub fn watch(&self) -> Result<RingWatch, Errno> {
+        let watch = RingWatch::new()?;
+        let registered = self.uring.submitter().register_eventfd(watch.raw());
+        registered.map_err(|error| errno(&error))?;
+        Ok(watch)
     }
 
     /// Pushes the cancel of everything in flight. Each operation's last completion still comes, some with data.
@@ -457,7 +464,7 @@ impl Memories {
                 self.table.return_address(address);
             }
             Memory::Bytes(bytes) => completion.bytes = Some(bytes),
-            Memory::Connect(address) => self.table.return_address(address),
+            Memory::Connect(address) | Memory::Event(address) => self.table.return_address(address),
             Memory::Nothing => {}
             Memory::SendTo(bytes, address) => {
                 completion.bytes = Some(bytes);
