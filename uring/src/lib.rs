@@ -1,4 +1,34 @@
 //! io_uring for one thread: rings, buffer rings, tags, direct descriptors. The only crate with unsafe code.
+//!
+//! ```text
+//!            push(Op, Tag)                                  pop() -> Completion
+//!                 |                                                 ^
+//!   DirectSlots   v                                                 |         LeaseBook
+//!   tag, tenant  op  -- memory of the operation -->  InFlight  -- Bytes, peer address, tag
+//!                 |                                                 |            ^
+//!                 v                                                 |            | lend, give_back
+//!   ============ SQ ======== wait: one io_uring_enter a turn ====== CQ ====== BufferRing ====== kernel
+//! ```
+//!
+//! The crate encodes what bites in io_uring, so that its callers can't be bitten:
+//!
+//! * No operation borrows memory. An [`Op`] owns what it needs; the ring keeps it to the operation's *last* completion.
+//! * A received buffer is a [`Lease`]: looked at through the ring, given back by value, known to one ring only.
+//! * Data and termination are two fields of a [`Completion`]. A last completion may carry data, and an empty datagram
+//!   ends a receive: who does not look at [`Armed`] goes deaf.
+//! * A receive that ended for want of buffers is not armed again before a quarter of them is back
+//!   ([`Ring::starve`], [`Ring::next_fed`]): on an empty group it would end at once, and spin.
+//! * Completions name their tenant: a [`Tag`] with the slot's generation, checked by [`DirectSlots::tenant`].
+//! * Accepts are single, each with an address of its own, into a slot that was free before: the peer is known, and a
+//!   full table leaves connections in the backlog instead of dropping them.
+//! * Close is three steps, each waited for: [`Op::CancelAll`], the last completion of each operation, [`Op::Close`].
+//! * A ring is dropped only with nothing in flight ([`Ring::drain`]); else it panics, and its memory is never freed.
+//! * One table of direct descriptors holds `RLIMIT_NOFILE` at most. A thread that needs more makes another ring, and
+//!   waits for both on one ([`Ring::watch`]).
+//!
+//! `tag`, `slots`, `lease`, `in_flight`, `send_queue`, `address`, `datagram` and `unsupported` are pure, and tested with
+//! values made by hand. `enter`, `buf_ring`, `op`, `ring`, `handle`, `probe` and `sockets` touch the kernel, and are
+//! tested on it (`tests/kernel`), under AddressSanitizer too.
 
 mod address;
 mod buf_ring;

@@ -5,6 +5,7 @@
 mod closing;
 mod connections;
 mod datagrams;
+mod host;
 mod memory;
 mod probing;
 mod queues;
