@@ -27,7 +27,7 @@
 //!   waits for both on one ([`Ring::watch`]).
 //!
 //! `tag`, `slots`, `lease`, `in_flight`, `send_queue`, `address`, `datagram` and `unsupported` are pure, and tested with
-//! values made by hand. `enter`, `buf_ring`, `op`, `ring`, `handle`, `probe` and `sockets` touch the kernel, and are
+//! values made by hand. `enter`, `buf_ring`, `op`, `memories`, `ring`, `handle`, `probe` and `sockets` touch the kernel, and are
 //! tested on it (`tests/kernel`), under AddressSanitizer too.
 
 mod address;
@@ -38,6 +38,7 @@ mod enter;
 mod handle;
 mod in_flight;
 mod lease;
+mod memories;
 mod op;
 mod probe;
 mod ring;

@@ -1,7 +1,7 @@
 //! The ring: push operations, wait once a turn, pop completions.
 
 use std::marker::PhantomData;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,14 +11,14 @@ use std::{fmt, thread};
 use io_uring::{IoUring, cqueue, squeue};
 use rustix::io::Errno;
 
-use crate::address::{self, ADDRESS_BYTES};
 use crate::buf_ring::{BufferRing, BufferSettings};
 use crate::completion::{Armed, Completion};
-use crate::datagram::{self, CONTROL_BYTES, Datagram, DatagramError};
+use crate::datagram::{self, Datagram, DatagramError};
 use crate::enter::{Call, Enter, errno};
 use crate::handle::{RingHandle, RingWatch};
-use crate::in_flight::{EntryId, InFlight, Kept, Memory};
+use crate::in_flight::EntryId;
 use crate::lease::{GroupId, Lease};
+use crate::memories::{Memories, bare};
 use crate::op::{self, Op};
 use crate::slots::DirectSlot;
 use crate::tag::{Origin, Tag};
@@ -71,13 +71,6 @@ pub struct Ring {
     of_one_thread: PhantomData<Rc<()>>,
 }
 
-struct Memories {
-    table: InFlight,
-    groups: Vec<BufferRing>,
-    /// How long the names and control data of received datagrams are; every receive of datagrams points to it.
-    header: Box<libc::msghdr>,
-}
-
 /// What [`Ring::drain`] could not end in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrainTimedOut {
@@ -105,11 +98,7 @@ impl Ring {
             let registered = uring.submitter().register_files_sparse(settings.direct_descriptors);
             registered.map_err(|error| Unsupported::of(step, &error))?;
         }
-        let memory = Memories {
-            table: InFlight::with_capacity(settings.submissions as usize),
-            groups: Vec::new(),
-            header: datagram_header(),
-        };
+        let memory = Memories::new(settings.submissions as usize);
         static RINGS: AtomicU32 = AtomicU32::new(0);
         Ok(Ring {
             enter: Enter::new(descriptor(&uring)),
@@ -432,49 +421,6 @@ impl Ring {
     }
 }
 
-impl Memories {
-    #[inline]
-    fn submission(&mut self, op: Op, tag: Tag) -> squeue::Entry {
-        op::submission(op, tag, &mut self.table, &raw const *self.header)
-    }
-
-    /// The kernel filled a buffer. Buffers are numbered through all groups, so its number tells its group.
-    #[inline]
-    fn lend(&mut self, id: u16, result: i32) -> Lease {
-        let group =
-            self.groups.iter_mut().find(|group| group.has(id)).expect("the kernel fills buffers of ours");
-        group.lend(id, u32::try_from(result).unwrap_or(0))
-    }
-
-    /// The completion of an operation with an entry in the table; `None` if the entry is gone.
-    #[inline]
-    fn of_table(&mut self, id: EntryId, result: i32, armed: Armed) -> Option<Completion> {
-        if armed == Armed::Still {
-            return Some(bare(self.table.tag(id)?, result, armed));
-        }
-        let (tag, Kept { memory, descriptor: _ }) = self.table.remove(id)?;
-        let mut completion = bare(tag, result, armed);
-        match memory {
-            Memory::Accept(address) => {
-                // SAFETY: this is the accept's last completion, so the kernel does not write the address any more,
-                // and the entry that shared the cell with it is gone.
-                let raw = unsafe { address.get().read() };
-                let name = &raw.bytes[..ADDRESS_BYTES.min(raw.length as usize)];
-                completion.peer = completion.result.ok().and_then(|_| address::parse(name));
-                self.table.return_address(address);
-            }
-            Memory::Bytes(bytes) => completion.bytes = Some(bytes),
-            Memory::Connect(address) | Memory::Event(address) => self.table.return_address(address),
-            Memory::Nothing => {}
-            Memory::SendTo(bytes, address) => {
-                completion.bytes = Some(bytes);
-                self.table.return_address(address);
-            }
-        }
-        Some(completion)
-    }
-}
-
 impl Drop for Ring {
     /// # Panics
     ///
@@ -516,22 +462,7 @@ impl fmt::Display for DrainTimedOut {
 
 impl std::error::Error for DrainTimedOut {}
 
-#[inline]
-fn bare(tag: Tag, result: i32, armed: Armed) -> Completion {
-    let result = u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result));
-    Completion { tag, result, lease: None, armed, bytes: None, peer: None }
-}
-
 fn descriptor(uring: &IoUring) -> BorrowedFd<'_> {
     // SAFETY: the ring keeps its descriptor open as long as it is borrowed.
     unsafe { BorrowedFd::borrow_raw(uring.as_raw_fd()) }
-}
-
-/// A message header that says only how much room a received datagram's name and control data get.
-fn datagram_header() -> Box<libc::msghdr> {
-    // SAFETY: zeros are a valid header: null pointers and zero lengths.
-    let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-    header.msg_namelen = ADDRESS_BYTES as libc::socklen_t;
-    header.msg_controllen = CONTROL_BYTES;
-    Box::new(header)
 }
