@@ -140,23 +140,23 @@ impl CipherKey {
         cbc::Encryptor::inner_iv_init(self.blowfish(), &Array(BLOWFISH_VECTOR)).encrypt_blocks(blocks);
     }
 
-    /// The first plain block of an AES message in one dialect: enough to tell whether it is that. `None` if too short.
-    pub(crate) fn first_block_aes(
+    /// Decrypts whole blocks of AES in place, but only the first one if that doesn't begin well; tells whether it did.
+    pub(crate) fn decrypt_aes(
         &self,
-        dialect: AesDialect,
-        ciphertext: &[u8],
-    ) -> Option<[u8; AES_BLOCK_BYTES]> {
-        let (vector, blocks) = dialect.split(ciphertext)?;
-        let mut block = Array(*blocks.first_chunk::<AES_BLOCK_BYTES>()?);
-        cbc::Decryptor::<Aes256Dec>::new(&self.aes_key(), &vector.into()).decrypt_block(&mut block);
-        Some(block.into())
-    }
-
-    /// Decrypts whole blocks of AES in place.
-    pub(crate) fn decrypt_aes(&self, vector: [u8; AES_BLOCK_BYTES], bytes: &mut [u8]) {
+        vector: [u8; AES_BLOCK_BYTES],
+        bytes: &mut [u8],
+        begins_well: impl FnOnce(&[u8]) -> bool,
+    ) -> bool {
         let (blocks, rest) = Array::slice_as_chunks_mut(bytes);
         assert!(rest.is_empty(), "the caller checked that these are whole blocks");
-        cbc::Decryptor::<Aes256Dec>::new(&self.aes_key(), &vector.into()).decrypt_blocks(blocks);
+        let Some((first, others)) = blocks.split_first_mut() else { return false };
+        let mut decryptor = cbc::Decryptor::<Aes256Dec>::new(&self.aes_key(), &vector.into());
+        decryptor.decrypt_block(first);
+        let well = begins_well(first);
+        if well {
+            decryptor.decrypt_blocks(others);
+        }
+        well
     }
 
     /// Encrypts whole blocks with AES in place.

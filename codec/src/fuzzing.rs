@@ -1,1 +1,258 @@
-//! The bodies of the fuzz targets, with what they assert. Each takes any bytes and must return.
+//! The bodies of the fuzz targets, with what they assert: each takes any bytes and must return.
+//!
+//! The targets themselves, outside the workspace, are one line each; their corpora are replayed by the tests below.
+
+use crate::{
+    AgentId, CipherKey, Counter, Envelope, Escaped, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
+    KeyFile, LocalTime, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product, Sealed, Sealer,
+    SyslogCutter, ToAgent, Wire, archive_json, archive_line, classify, limits, queue_datagram,
+};
+use flate2::{Compress, Compression, FlushCompress};
+
+const METHODS: [Method; 3] = [Method::Blowfish, Method::AesOssec, Method::AesWazuh];
+
+/// A TCP stream, and with it a stream of syslog lines: the first two bytes say how it is split.
+///
+/// # Panics
+/// If a split changes what the stream says, or if more is kept than was received.
+pub fn frame(bytes: &[u8]) {
+    let Some((split, stream)) = bytes.split_first_chunk::<2>() else { return };
+    let (first, second) = stream.split_at(usize::from(split[0]).min(stream.len()));
+    let (second, third) = second.split_at(usize::from(split[1]).min(second.len()));
+    let whole = cut_frames(&[stream]);
+    let split = cut_frames(&[first, second, third]);
+    assert_eq!(whole, split, "a split changes nothing");
+    assert!(whole.0.iter().all(|message| message.len() <= limits::FRAME_BYTES_MAX));
+    assert_eq!(cut_lines(&[stream]), cut_lines(&[first, second, third]), "a split changes no line");
+}
+
+/// A message: as received, as a plain text, or as a body, whichever the first byte says.
+///
+/// # Panics
+/// If what opens is over the limit, or can't be sealed and opened again, or opens otherwise in company.
+pub fn open(bytes: &[u8]) {
+    let Some((selector, rest)) = bytes.split_first() else { return };
+    let method = METHODS[usize::from(*selector) % METHODS.len()];
+    let key = CipherKey::new("web01", "001", "key");
+    let message = match selector / 3 % 3 {
+        0 => rest.to_vec(),
+        1 => wire(&key, method, rest),
+        _ => wire(&key, method, &stream_of(rest)),
+    };
+    let sealed = match classify(&message) {
+        Ok(Wire::Address { sealed } | Wire::Id { id: _, sealed }) => sealed,
+        Ok(Wire::Ping) | Err(_) => return,
+    };
+    let settings =
+        OpenSettings { message_bytes_max: limits::MESSAGE_BYTES_MAX_OSSEC, old_format: selector & 128 != 0 };
+    let mut opener = Opener::new(settings);
+    let one = Sealed { key: &key, bytes: sealed, method_hint: None };
+    let other = Sealed { method_hint: Some(method), ..one };
+    let batch = opener.open(&[one, Sealed { bytes: b":", ..one }, other]);
+    let mut alone = Opener::new(settings);
+    assert_eq!(alone.open(&[one]).get(0), batch.get(0), "company changes nothing");
+    assert_eq!(batch.get(1), Err(OpenError::Length));
+    assert_eq!(batch.get(0).is_ok(), batch.get(2).is_ok(), "a hint changes nothing");
+    if let Ok(opened) = batch.get(0) {
+        assert!(opened.text.len() <= limits::MESSAGE_BYTES_MAX_OSSEC - limits::DIGEST_BYTES);
+        seal_again(&key, &opened);
+    }
+}
+
+/// A text, as a control message from either side.
+///
+/// # Panics
+/// If what it is taken for can't be written and read again, or would leave a folder.
+pub fn control(bytes: &[u8]) {
+    if let Some(Ok(FromAgent::KeepAlive(parsed))) = FromAgent::parse(bytes) {
+        assert!(!format!("{parsed:?}").contains(char::is_control));
+        let mut text = Vec::new();
+        crate::keep_alive(&parsed, b"", &mut text);
+        assert!(
+            matches!(FromAgent::parse(&text), Some(Ok(FromAgent::KeepAlive(again))) if again.labels == parsed.labels)
+        );
+    }
+    if let Ok(parsed) = ToAgent::parse(bytes) {
+        if let ToAgent::FileBegin { digest: _, name } = parsed {
+            assert!(!name.as_bytes().contains(&b'/') && name.as_bytes() != b"..");
+        }
+        if parsed != ToAgent::FileChunk(b"") {
+            let mut text = Vec::new();
+            parsed.write(&mut text);
+            assert_eq!(ToAgent::parse(&text), Ok(parsed));
+        }
+    }
+}
+
+/// A client.keys file, and with it a file of queue/rids.
+///
+/// # Panics
+/// If an entry is not read back as it is written, if an id comes twice, or if a problem forges a line.
+pub fn keys(bytes: &[u8]) {
+    let parsed = KeyFile::parse(bytes);
+    let mut ids: Vec<AgentId> = parsed.entries.iter().map(|entry| entry.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), parsed.entries.len(), "every id is there once");
+    for entry in &parsed.entries {
+        let again = KeyFile::parse(entry.to_line().as_bytes());
+        assert_eq!(again.entries, std::slice::from_ref(entry));
+    }
+    for problem in &parsed.problems {
+        assert!(!problem.to_string().contains(char::is_control));
+    }
+    if let Ok(counter) = Counter::parse(bytes) {
+        assert_eq!(Counter::parse(counter.to_string().as_bytes()), Ok(counter));
+    }
+}
+
+/// A text, as an event for both products' analysisd and for the archives.
+///
+/// # Panics
+/// If a datagram holds a NUL before its end or is over its limit, or if an event makes more than one line.
+pub fn queue_datagram_of(bytes: &[u8]) {
+    let Ok(event) = Event::parse(bytes) else { return };
+    let origin =
+        Origin { id: AgentId::from_bytes(b"001").expect("it is an id"), name: "we|b:01", address: "fd00::1" };
+    for (product, bytes_max) in [
+        (Product::Ossec, limits::QUEUE_DATAGRAM_BYTES_MAX_OSSEC),
+        (Product::Wazuh, limits::QUEUE_DATAGRAM_BYTES_MAX),
+    ] {
+        let mut datagram = Vec::new();
+        queue_datagram(product, &event, &origin, &mut datagram);
+        assert!(datagram.len() <= bytes_max);
+        assert_eq!(datagram.iter().position(|byte| *byte == 0), Some(datagram.len() - 1));
+        assert_eq!(datagram[0], event.queue);
+    }
+    let time = LocalTime {
+        year: 2026,
+        month: 11,
+        day: 21,
+        hour: 22,
+        minute: 41,
+        second: 1,
+        millisecond: 0,
+        utc_offset_minutes: 60,
+    };
+    for write in [archive_line, archive_json] {
+        let mut line = Vec::new();
+        match write(&time, &event, &origin, &mut line) {
+            Ok(()) => assert_eq!(line.iter().position(u8::is_ascii_control), Some(line.len() - 1)),
+            Err(_) => assert_eq!(line, b""),
+        }
+    }
+    assert!(!Escaped(bytes).to_string().contains(char::is_control));
+}
+
+type Frames = (Vec<Vec<u8>>, bool);
+
+fn cut_frames(segments: &[&[u8]]) -> Frames {
+    let mut cutter = FrameCutter::new(limits::MESSAGE_BYTES_MAX_OSSEC);
+    let mut messages = Vec::new();
+    let mut received_bytes = 0;
+    for segment in segments {
+        let mut frames = Vec::new();
+        let outcome = cutter.cut(segment, &mut frames);
+        messages.extend(frames.into_iter().map(|frame| match frame {
+            FrameAt::Carried => cutter.carried().to_vec(),
+            FrameAt::Received(range) => segment[range].to_vec(),
+        }));
+        if outcome.is_err() {
+            return (messages, false);
+        }
+        received_bytes += segment.len();
+        assert!(cutter.carried_bytes() <= received_bytes, "nothing is kept that did not come");
+    }
+    (messages, true)
+}
+
+fn cut_lines(segments: &[&[u8]]) -> (Vec<Vec<u8>>, u64) {
+    let mut cutter = SyslogCutter::new(40);
+    let mut lines = Vec::new();
+    for segment in segments {
+        cutter.cut(segment, |line| lines.push(line.to_vec()));
+    }
+    cutter.finish(|line| lines.push(line.to_vec()));
+    (lines, cutter.cut_off())
+}
+
+/// The message whose plain text this is, filled up to a multiple of eight.
+fn wire(key: &CipherKey, method: Method, plain: &[u8]) -> Vec<u8> {
+    let mut plain = plain.to_vec();
+    plain.resize(plain.len().next_multiple_of(8), 0);
+    let counter = Counter::ZERO;
+    let envelope =
+        Envelope { id_prefix: None, method, random: 0, counter, initialization_vector: [1; 16], text: b"" };
+    let mut out = Vec::new();
+    crate::seal::write_wire(key, &envelope, &plain, &mut out);
+    out
+}
+
+/// The plain text that carries these bytes behind their digest.
+fn stream_of(rest: &[u8]) -> Vec<u8> {
+    let body = [HexDigest::of(rest).as_bytes(), rest].concat();
+    let mut stream = Vec::with_capacity(body.len() + body.len() / 8 + 64);
+    Compress::new(Compression::fast(), true)
+        .compress_vec(&body, &mut stream, FlushCompress::Finish)
+        .expect("the output has room");
+    [b"!!", &stream[..]].concat()
+}
+
+fn seal_again(key: &CipherKey, opened: &Opened<'_>) {
+    let Opened { method, random, counter, text } = *opened;
+    let sendable = random <= 99_999 && counter.local <= limits::LOCAL_COUNTER_MAX && !text.is_empty();
+    if !sendable {
+        return;
+    }
+    let envelope =
+        Envelope { id_prefix: None, method, random, counter, initialization_vector: [2; 16], text };
+    let mut message = Vec::new();
+    Sealer::new().seal(key, &envelope, &mut message).expect("what was opened is short enough to be sealed");
+    let mut opener = Opener::new(OpenSettings::default());
+    let batch = opener.open(&[Sealed { key, bytes: &message, method_hint: None }]);
+    assert_eq!(batch.get(0), Ok(*opened), "what is sealed again opens again");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Every file of a target's corpus, and each file's every beginning.
+    fn replay(target: &str, body: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+        let mut files = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            for length in (0..=bytes.len()).rev().take(300) {
+                body(&bytes[..length]);
+            }
+            files += 1;
+        }
+        assert!(files >= 5, "{} has {files} files", folder.display());
+    }
+
+    #[test]
+    fn frame() {
+        replay("frame", super::frame);
+    }
+
+    #[test]
+    fn open() {
+        replay("open", super::open);
+    }
+
+    #[test]
+    fn control() {
+        replay("control", super::control);
+    }
+
+    #[test]
+    fn keys() {
+        replay("keys", super::keys);
+    }
+
+    #[test]
+    fn queue_datagram() {
+        replay("queue_datagram", super::queue_datagram_of);
+    }
+}

@@ -1,5 +1,6 @@
 //! Opening received messages, a batch at a time.
 
+use self::scratch::{Scratch, Span};
 use crate::cipher::{AesDialect, BLOWFISH_BLOCK_BYTES, Cipher, CipherKey, Method};
 use crate::digest::HexDigest;
 use crate::limits::{BODY_BYTES_MIN, DIGEST_BYTES, MESSAGE_BYTES_MAX};
@@ -10,9 +11,7 @@ use std::fmt;
 use std::ops::Range;
 
 mod old_format;
-
-/// Scratch memory that a batch may leave behind. What a larger one needed is given back at the next.
-const SCRATCH_BYTES_KEPT: usize = 1 << 20;
+mod scratch;
 
 /// What an [`Opener`] accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +55,7 @@ pub struct Opened<'a> {
 /// Opens messages: decrypts, inflates, compares digests, each step over the whole batch.
 ///
 /// Its memory is kept from batch to batch, so that opening allocates nothing once it has grown; at most
-/// `2 * batch * message_bytes_max` are in use, and a MiB or two stay. A message never sees bytes of another one.
+/// `4 * batch * message_bytes_max` bytes are in use, and two MiB stay. A message never sees bytes of another one.
 pub struct Opener {
     settings: OpenSettings,
     inflate: Decompress,
@@ -138,7 +137,10 @@ impl Opener {
                     return slot;
                 }
                 let other = self.decrypt_aes(sealed.key, ciphertext, second);
-                if other.outcome.is_ok() { other } else { slot }
+                match other.outcome {
+                    Ok(_) | Err(OpenError::OldFormat) => other,
+                    Err(_) => slot,
+                }
             }
         }
     }
@@ -156,17 +158,15 @@ impl Opener {
         let Some((vector, blocks)) = dialect.split(ciphertext) else {
             return Slot::failed(OpenError::Length);
         };
-        let begins_well =
-            key.first_block_aes(dialect, ciphertext).is_some_and(|block| form(&block).is_some());
-        if !begins_well {
-            return Slot::failed(OpenError::NotAKey);
-        }
         let at = self.plain.append(blocks);
         let plain = self.plain.bytes_mut(at);
-        key.decrypt_aes(vector, plain);
+        let begins_well = key.decrypt_aes(vector, plain, |block| form(block).is_some());
         match without_padding(plain) {
-            Some(length) => self.decrypted(dialect.method(), Span { start: at.start, length }),
-            None => Slot::failed(OpenError::NotAKey),
+            Some(length) if begins_well => self.decrypted(dialect.method(), Span { start: at.start, length }),
+            Some(_) | None => {
+                self.plain.undo(at);
+                Slot::failed(OpenError::NotAKey)
+            }
         }
     }
 
@@ -378,60 +378,6 @@ impl<'o> OpenedBatch<'o> {
     pub fn iter(&self) -> impl Iterator<Item = Result<Opened<'o>, OpenError>> + use<'o> {
         let batch = *self;
         (0..batch.len()).map(move |index| batch.get(index))
-    }
-}
-
-/// A place in a [`Scratch`].
-#[derive(Clone, Copy, Default)]
-struct Span {
-    start: usize,
-    length: usize,
-}
-
-/// Memory for the messages of one batch, one behind the other. It keeps its high-water mark, so that growing zeroes a byte
-/// once and not for each message; only what was written for a message is ever in a [`Span`].
-#[derive(Default)]
-struct Scratch {
-    bytes: Vec<u8>,
-    used: usize,
-}
-
-impl Scratch {
-    fn clear(&mut self) {
-        self.used = 0;
-        if self.bytes.len() > SCRATCH_BYTES_KEPT {
-            self.bytes.truncate(SCRATCH_BYTES_KEPT);
-            self.bytes.shrink_to(SCRATCH_BYTES_KEPT);
-        }
-    }
-
-    /// The unused `length` bytes behind what is used; [`Scratch::take`] makes a part of them used.
-    fn tail(&mut self, length: usize) -> &mut [u8] {
-        let end = self.used + length;
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        &mut self.bytes[self.used..end]
-    }
-
-    fn take(&mut self, length: usize) -> Span {
-        let span = Span { start: self.used, length };
-        self.used += length;
-        assert!(self.used <= self.bytes.len(), "only what a tail gave can be taken");
-        span
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Span {
-        self.tail(bytes.len()).copy_from_slice(bytes);
-        self.take(bytes.len())
-    }
-
-    fn bytes(&self, span: Span) -> &[u8] {
-        &self.bytes[span.start..span.start + span.length]
-    }
-
-    fn bytes_mut(&mut self, span: Span) -> &mut [u8] {
-        &mut self.bytes[span.start..span.start + span.length]
     }
 }
 

@@ -99,7 +99,8 @@ impl Sealer {
     }
 }
 
-fn write_wire(key: &CipherKey, envelope: &Envelope<'_>, plain: &[u8], out: &mut Vec<u8>) {
+/// Encrypts a plain text that is a multiple of eight bytes, and puts in front of it what the method and the prefix need.
+pub(crate) fn write_wire(key: &CipherKey, envelope: &Envelope<'_>, plain: &[u8], out: &mut Vec<u8>) {
     if let Some(id) = envelope.id_prefix {
         out.push(b'!');
         out.extend_from_slice(id.as_bytes());
@@ -198,6 +199,21 @@ mod tests {
         assert_eq!(sealer.seal(&key, &envelope(&incompressible), &mut Vec::new()), Ok(()));
         assert_eq!(sealer.seal(&key, &envelope(&[b'a'; TEXT_BYTES_MAX]), &mut out), Ok(()));
         assert!(out.starts_with(b"before#AES:\x07\x07"));
+    }
+
+    #[test]
+    fn one_to_eight_marks_make_a_multiple_of_eight() {
+        let mut sealer = Sealer::new();
+        let mut seen = [false; PADDING_BYTES_MAX + 1];
+        for length in 1..300 {
+            let text: Vec<u8> = (0..length).map(|index| (index * 7 + index * index / 3) as u8).collect();
+            sealer.write_body(&envelope(&text));
+            sealer.compress_and_pad();
+            let marks = sealer.plain.iter().take_while(|byte| **byte == b'!').count();
+            assert_eq!((sealer.plain.len() % 8, sealer.plain[marks]), (0, 0x78), "{length}");
+            seen[marks] = true;
+        }
+        assert_eq!(seen, [false, true, true, true, true, true, true, true, true]);
     }
 
     #[test]

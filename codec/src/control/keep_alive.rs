@@ -35,7 +35,7 @@ impl<'a> KeepAlive<'a> {
         let end = said.iter().position(|byte| *byte == b'\n').ok_or(ControlError::NoNewline)?;
         let (uname, agent_conf_digest) = uname(&said[..end]);
         let after = &said[end + 1..];
-        let mut labels = after;
+        let mut labels = &after[..after.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)];
         let mut merged_digest = None;
         let mut agent_ip = None;
         let mut lines = Lines(after);
@@ -80,7 +80,7 @@ impl fmt::Debug for KeepAlive<'_> {
             .debug_struct("KeepAlive")
             .field("uname", &crate::text::Escaped(self.uname))
             .field("agent_conf_digest", &self.agent_conf_digest)
-            .field("labels", &self.labels.iter().count())
+            .field("labels", &self.labels)
             .field("merged_digest", &self.merged_digest)
             .field("agent_ip", &self.agent_ip.map(crate::text::Escaped))
             .finish()
@@ -114,6 +114,12 @@ impl<'a> Labels<'a> {
             let end = quoted.windows(2).position(|pair| pair == b"\":")?;
             Some(Label { internal, hidden, key: &quoted[..end], value: &quoted[end + 2..] })
         })
+    }
+}
+
+impl fmt::Debug for Labels<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}", crate::text::Escaped(self.0))
     }
 }
 
@@ -204,6 +210,7 @@ mod tests {
     fn without_the_line_of_merged() {
         assert_eq!(parsed(b"#!-uname\n").uname, b"uname");
         assert_eq!(parsed(b"#!-\n").uname, b"");
+        assert_eq!(parsed(b"#!-u\n\"a\":b\nunfinished").labels, Labels(b"\"a\":b\n"));
         assert_eq!(parsed(b"#!-u\n\"a\":b\nx merged.mg").labels.iter().count(), 1);
     }
 
