@@ -3,5 +3,8 @@
 
 pub mod clock;
 pub mod listen;
+pub mod mail;
 pub mod metrics;
 pub mod settings;
+pub mod shard;
+mod sink;

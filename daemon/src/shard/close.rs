@@ -1,0 +1,57 @@
+//! The end of a connection, in this order: forgotten, cancelled, last completions, closed, its slot free.
+//!
+//! close() alone would neither end the requests on a socket nor free it, and a slot that is free too early would give a new
+//! connection the completions of the old one.
+
+use manager::ConnectionId;
+use uring::{Op, Tag};
+
+use super::Shard;
+use super::connections::Entry;
+use super::op_kind::OpKind;
+
+impl Shard {
+    /// First: the connection is forgotten, and its operations are cancelled. Harmless if it is closed already.
+    pub(super) fn begin_close(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let operations = connection.operations();
+        if connection.paused {
+            self.pressure.paused_now -= 1;
+        }
+        *self.connections.entry(id.slot) = Entry::Closing { operations };
+        if operations == 0 {
+            self.close(id.slot);
+            return;
+        }
+        let (ring, slot) = self.place(id.slot);
+        let tag = Tag::new(OpKind::Cancel as u8, 0, 0);
+        self.rings[ring].ring.push(Op::CancelAll { target: slot.into() }, tag);
+    }
+
+    /// Second: an operation of a closing connection had its last completion.
+    pub(super) fn on_operation_ended(&mut self, slot: u32) {
+        let Entry::Closing { operations } = self.connections.entry(slot) else {
+            unreachable!("slot {slot} has an operation and is neither open nor closing")
+        };
+        *operations -= 1;
+        if *operations == 0 {
+            self.close(slot);
+        }
+    }
+
+    /// Third: nothing of it is with the kernel any more.
+    fn close(&mut self, slot: u32) {
+        let (ring, in_ring) = self.place(slot);
+        let ring = &mut self.rings[ring];
+        let tag = ring.slots.tag(OpKind::Close as u8, in_ring);
+        ring.ring.push(Op::Close { slot: in_ring }, tag);
+    }
+
+    /// Last: the slot may be used again.
+    pub(super) fn on_close(&mut self, ring: usize, tag: Tag) {
+        let in_ring = self.rings[ring].slots.tenant(tag).expect("a slot is kept until it is closed");
+        *self.connections.entry(ring as u32 * self.table_slots + in_ring.index()) = Entry::Free;
+        self.rings[ring].slots.release(in_ring);
+        self.due.accepts = true;
+    }
+}

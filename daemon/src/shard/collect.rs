@@ -1,0 +1,62 @@
+//! Completions, copied out of the rings: one flat match over what each is for.
+
+use manager::Time;
+use uring::{Armed, Completion, Tag};
+
+use super::op_kind::OpKind;
+use super::{Shard, ShardError, TURN_MESSAGES_MAX};
+
+impl Shard {
+    /// Takes what the rings have, until the batch is full.
+    pub(super) fn collect(&mut self, now: Time) -> Result<(), ShardError> {
+        self.collect_ring(0, now);
+        for index in 1..self.rings.len() {
+            if std::mem::take(&mut self.rings[index].ready) {
+                self.enter_spare(index)?;
+            }
+            self.collect_ring(index, now);
+        }
+        Ok(())
+    }
+
+    fn collect_ring(&mut self, ring: usize, now: Time) {
+        while self.batch.messages.len() < TURN_MESSAGES_MAX {
+            let Some(completion) = self.rings[ring].ring.pop() else { return };
+            self.complete(ring, completion, now);
+        }
+        // What is left in the queue is for the next turn, which must not wait.
+        self.due.again = true;
+    }
+
+    /// What one completion means.
+    pub(super) fn complete(&mut self, ring: usize, completion: Completion, now: Time) {
+        let tag = completion.tag;
+        let kind = OpKind::of(tag.kind()).expect("every operation of a shard has a kind of its own");
+        match kind {
+            OpKind::Accept => self.on_accept(ring, &completion, now),
+            OpKind::Cancel => {}
+            OpKind::Close => self.on_close(ring, tag),
+            OpKind::Mail => self.on_mail_poll(&completion),
+            OpKind::ReceiveDatagrams => self.on_datagram(ring, completion),
+            OpKind::ReceiveStream => self.on_stream(ring, completion),
+            OpKind::Reply => self.on_reply(&completion),
+            OpKind::Send => self.on_send(ring, &completion),
+            OpKind::SinkPoll => self.on_sink_poll(tag),
+            OpKind::SinkWrite => self.sinks.on_written(tag.slot() as usize, now, completion.result),
+            OpKind::SpareRing => self.on_spare_ready(tag.slot() as usize),
+        }
+    }
+
+    /// Polls the mail box from now on.
+    pub(super) fn arm_mail(&mut self) {
+        self.rings[0].ring.push(self.mail.poll(), Tag::new(OpKind::Mail as u8, 0, 0));
+    }
+
+    fn on_mail_poll(&mut self, completion: &Completion) {
+        self.due.mail = true;
+        if completion.armed == Armed::No && self.stopping.as_ref().is_none_or(|stopping| !stopping.finishing)
+        {
+            self.arm_mail();
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A shard's numbers, stored where the control plane reads them.
+
+use manager::{CloseReason, Reason, Time};
+
+use super::Shard;
+use crate::metrics::{REASONS_MAX, SinkFailure};
+
+const _: () = assert!(Reason::COUNT <= REASONS_MAX && CloseReason::COUNT <= REASONS_MAX);
+
+/// What the shard itself counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Turns of the loop.
+    turns: u64,
+    /// Messages of the last turn.
+    pub(super) turn_messages: usize,
+    /// Bytes of all messages.
+    pub(super) received_bytes: u64,
+}
+
+impl Shard {
+    /// Stores everything, so that a reader at a moment of rest finds sums that balance.
+    pub(super) fn report(&mut self, now: Time) {
+        self.tally.turns += 1;
+        let (metrics, counters) = (&self.metrics, self.manager.counters());
+        metrics.received.set(counters.received);
+        metrics.events.set(counters.events);
+        metrics.control.set(counters.control_total());
+        for (stored, count) in metrics.dropped.0.iter().zip(counters.dropped) {
+            stored.set(count);
+        }
+        for (stored, count) in metrics.closed.0.iter().zip(counters.closed) {
+            stored.set(count);
+        }
+        metrics.received_bytes.set(self.tally.received_bytes);
+        metrics.accepted.set(self.connections.accepted());
+        metrics.connections.set(counters.connections);
+        metrics.connections_authenticated.set(counters.authenticated);
+        metrics.connections_paused.set(self.pressure.paused_now);
+        metrics.pauses.set(self.pressure.pauses);
+        metrics.sent.set(self.outgoing.sent);
+        let starved = |ring: &super::ShardRing| {
+            let datagrams = ring.datagrams.map_or(0, |group| ring.ring.starvations(group));
+            ring.ring.starvations(ring.streams) + datagrams
+        };
+        metrics.buffers_exhausted.set(self.rings.iter().map(starved).sum());
+        for report in self.sinks.reports() {
+            let (stored, counters) = (metrics.sink(report.kind), report.counters);
+            stored.taken.set(counters.taken);
+            stored.delivered.set(counters.delivered);
+            stored.held.set(report.held);
+            stored.held_bytes.set(report.held_bytes as u64);
+            stored.stalls.set(counters.stalls);
+            stored.failed[SinkFailure::Refused as usize].set(counters.refused);
+            stored.failed[SinkFailure::Stopped as usize].set(counters.stopped);
+            stored.failed[SinkFailure::TooLong as usize].set(counters.too_long);
+            stored.set_state(report.state);
+        }
+        metrics.turns.set(self.tally.turns);
+        metrics.heartbeat_nanoseconds.set(now.as_nanoseconds());
+    }
+}

@@ -1,0 +1,117 @@
+//! From what a shard is made of to a shard that listens.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codec::limits;
+use manager::{Manager, ManagerParts, ReplayPolicy, Time};
+use uring::sockets;
+
+use super::batch::Batch;
+use super::connections::Connections;
+use super::drain_sinks::SinkPoll;
+use super::pressure::Pressure;
+use super::report::Tally;
+use super::rings::ShardRing;
+use super::send::Outgoing;
+use super::{Due, ListenerState, Shard, ShardError, ShardSpec};
+use crate::listen::Listener;
+use crate::settings::{Replay, Settings};
+use crate::sink::Sinks;
+
+/// Slots of a ring's table, if the limit of descriptors allows them.
+const TABLE_SLOTS_MAX: u32 = 32_768;
+
+impl Shard {
+    /// Makes a shard on the thread that will run it, and arms its receives.
+    pub(super) fn start(spec: ShardSpec) -> Result<Shard, ShardError> {
+        let ShardSpec { id, core, listeners, settings, clock, table, senders, metrics, mail, mailers } = spec;
+        if let Some(core) = core {
+            sockets::pin_thread(core).map_err(|errno| ShardError::Core { core, errno })?;
+        }
+        let mut seed = [0; 32];
+        getrandom(&mut seed)?;
+        let manager = Manager::new(ManagerParts {
+            settings: manager_settings(&settings),
+            shard: id,
+            table: table.load_full(),
+            senders,
+            seed,
+        });
+        // A shard that may hold few connections gets a small table.
+        let wanted = settings.shards.connections_max.saturating_add(super::accept::ACCEPTS_MAX);
+        let table_slots = sockets::nofile().min(TABLE_SLOTS_MAX).min(wanted);
+        let rings = vec![ShardRing::primary(&settings, table_slots).map_err(ShardError::Ring)?];
+        let sinks = Sinks::new(&settings);
+        let mut shard = Shard {
+            clock,
+            table,
+            metrics,
+            mail,
+            mailers,
+            unsent: Vec::new(),
+            rings,
+            table_slots,
+            listeners: listeners.into_iter().map(listener_state).collect(),
+            connections: Connections::default(),
+            manager,
+            sink_polls: (0..sinks.count()).map(|_| SinkPoll::default()).collect(),
+            sinks,
+            pressure: Pressure::default(),
+            outgoing: Outgoing::default(),
+            batch: Batch::default(),
+            incoming: Vec::new(),
+            due: Due { tick: Time::ZERO, sinks: None, again: true, mail: true, accepts: true },
+            tally: Tally::default(),
+            stopping: None,
+            settings,
+        };
+        shard.arm_mail();
+        for listener in 0..shard.listeners.len() {
+            shard.arm_datagrams(listener);
+        }
+        shard.arm_accepts()?;
+        Ok(shard)
+    }
+}
+
+fn listener_state(listener: Listener) -> ListenerState {
+    let Listener { address, udp, tcp } = listener;
+    ListenerState {
+        is_ipv4: address.is_ipv4(),
+        udp: Arc::new(OwnedFd::from(udp)),
+        tcp: Arc::new(OwnedFd::from(tcp)),
+        drops_counted: 0,
+        receiving: false,
+        starved: false,
+    }
+}
+
+/// What of the settings is the manager's.
+fn manager_settings(settings: &Settings) -> manager::Settings {
+    let agents = &settings.agents;
+    let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+    manager::Settings {
+        replay: match agents.replay {
+            Replay::Off => ReplayPolicy::Off,
+            Replay::Strict => ReplayPolicy::Strict,
+            Replay::Window => ReplayPolicy::Window,
+        },
+        message_bytes_max: (agents.message_bytes_max as usize).min(limits::MESSAGE_BYTES_MAX),
+        old_format: agents.old_format,
+        unauthenticated_deadline: seconds(agents.authentication_deadline_seconds),
+        unauthenticated_per_address_max: agents.unauthenticated_per_address_max,
+        unauthenticated_max: agents.unauthenticated_max,
+        connections_max: settings.shards.connections_max,
+        silent_deadline: seconds(agents.silence_deadline_seconds),
+        ..manager::Settings::default()
+    }
+}
+
+/// Fills `bytes` with random numbers of the operating system's.
+fn getrandom(bytes: &mut [u8]) -> Result<(), ShardError> {
+    use std::io::Read;
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(bytes));
+    read.map_err(|error| ShardError::Random(error.to_string()))
+}

@@ -1,0 +1,263 @@
+//! Where events go: the queue socket of analysisd, archives as text and as JSON lines; any of them, all of them, or none.
+//!
+//! A sink does no waiting and knows no ring: [`Sinks::take`] formats an event into each sink's bounded outbox, and
+//! [`Sinks::pump`] tells the shard what to do for each of them next ([`Next`]).
+
+mod archive;
+mod local_time;
+mod outbox;
+mod queue_socket;
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use codec::{Origin, Product, archive_json, archive_line, queue_datagram};
+use manager::{Published, Time};
+use rustix::io::Errno;
+
+use archive::Archive;
+use local_time::LocalClock;
+use outbox::Bounds;
+pub(crate) use outbox::Level;
+use queue_socket::QueueSocket;
+
+use crate::metrics::{SinkKind, SinkState};
+use crate::settings::{self, Settings};
+
+/// What a sink needs next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// It has more to hand over: call again, after the next turn's receiving.
+    Again,
+    /// It is to be called again at this time.
+    At(Time),
+    /// Nothing, until something is taken or completed.
+    Idle,
+    /// A poll until there is room to write; at `patience` it is to be called again in any case.
+    Poll {
+        /// What to poll.
+        descriptor: Arc<OwnedFd>,
+        /// How long to rely on the poll.
+        patience: Time,
+    },
+    /// A write at the end of a file.
+    Write {
+        /// The file, open for appending.
+        file: Arc<OwnedFd>,
+        /// What to write.
+        bytes: Bytes,
+    },
+}
+
+/// What a sink counted: `taken = delivered + refused + stopped + too_long +` what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SinkCounters {
+    /// Events taken over.
+    pub(crate) taken: u64,
+    /// Events sent or written.
+    pub(crate) delivered: u64,
+    /// Events that have no form for this sink.
+    pub(crate) refused: u64,
+    /// Times it had to wait for its reader, or failed and tried again.
+    pub(crate) stalls: u64,
+    /// Events given up at the end of the program.
+    pub(crate) stopped: u64,
+    /// Events longer than the kernel takes.
+    pub(crate) too_long: u64,
+}
+
+/// The sinks of one shard.
+#[derive(Debug)]
+pub(crate) struct Sinks {
+    sinks: Vec<Sink>,
+    bounds: Bounds,
+    clock: LocalClock,
+    /// An address as text, its memory kept.
+    address: String,
+}
+
+#[derive(Debug)]
+enum Sink {
+    ArchiveJson(Archive),
+    ArchiveText(Archive),
+    Queue { socket: QueueSocket, product: Product },
+}
+
+impl Sinks {
+    /// The sinks that the settings name.
+    #[must_use]
+    pub(crate) fn new(settings: &Settings) -> Sinks {
+        let mut sinks = Vec::new();
+        if settings.sink.queue.enabled {
+            let product = match settings.sink.queue.product {
+                settings::Product::Ossec => Product::Ossec,
+                settings::Product::Wazuh => Product::Wazuh,
+            };
+            sinks.push(Sink::Queue { socket: QueueSocket::new(settings.queue_path()), product });
+        }
+        if settings.sink.archives.text {
+            sinks.push(Sink::ArchiveText(Archive::new(settings.archives_text_path())));
+        }
+        if settings.sink.archives.json {
+            sinks.push(Sink::ArchiveJson(Archive::new(settings.archives_json_path())));
+        }
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bounds = Bounds {
+            soft_bytes: bytes(settings.sink.soft_bytes),
+            hard_bytes: bytes(settings.sink.hard_bytes),
+        };
+        Sinks { sinks, bounds, clock: LocalClock::new(), address: String::new() }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub(crate) fn count(&self) -> usize {
+        self.sinks.len()
+    }
+
+    /// The level of the fullest.
+    #[must_use]
+    pub(crate) fn level(&self) -> Level {
+        self.sinks.iter().map(|sink| self.bounds.level(sink.held_bytes())).max().unwrap_or(Level::Low)
+    }
+
+    /// Reads the wall clock for the archives: once a turn in which something came.
+    pub(crate) fn read_clock(&mut self) {
+        let archives = |sink: &Sink| matches!(sink, Sink::ArchiveJson(_) | Sink::ArchiveText(_));
+        if self.sinks.iter().any(archives) {
+            self.clock.read();
+        }
+    }
+
+    /// Takes an event over, into every sink.
+    pub(crate) fn take(&mut self, published: &Published<'_>) {
+        let Published { agent, event, from, transport: _ } = published;
+        let entry = agent.entry();
+        let origin = Origin { id: entry.id, name: &entry.name, address: entry.address.location_text() };
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::ArchiveJson(archive) => archive.take(|out| {
+                    // A refusal leaves `out` as it was, which is counted.
+                    let _ = archive_json(self.clock.now(), event, &origin, out);
+                }),
+                Sink::ArchiveText(archive) => archive.take(|out| {
+                    let _ = archive_line(self.clock.now(), event, &origin, out);
+                }),
+                Sink::Queue { socket, product: Product::Wazuh } if entry.address.is_any() => {
+                    write_address(from.ip(), &mut self.address);
+                    let origin = Origin { address: &self.address, ..origin };
+                    socket.take(|out| queue_datagram(Product::Wazuh, event, &origin, out));
+                }
+                Sink::Queue { socket, product } => {
+                    socket.take(|out| queue_datagram(*product, event, &origin, out));
+                }
+            }
+        }
+    }
+
+    /// Moves one sink on; `hurry` if nothing more will come.
+    pub(crate) fn pump(&mut self, index: usize, now: Time, hurry: bool) -> Next {
+        match &mut self.sinks[index] {
+            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.pump(now, hurry),
+            Sink::Queue { socket, .. } => socket.pump(now),
+        }
+    }
+
+    /// The poll that a sink asked for has completed.
+    ///
+    /// # Panics
+    ///
+    /// If that sink never asks for one.
+    pub(crate) fn on_writable(&mut self, index: usize) {
+        match &mut self.sinks[index] {
+            Sink::ArchiveJson(_) | Sink::ArchiveText(_) => unreachable!("an archive does not poll"),
+            Sink::Queue { socket, .. } => socket.on_writable(),
+        }
+    }
+
+    /// The write that a sink asked for has completed.
+    ///
+    /// # Panics
+    ///
+    /// If that sink never asks for one.
+    pub(crate) fn on_written(&mut self, index: usize, now: Time, result: Result<u32, Errno>) {
+        match &mut self.sinks[index] {
+            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.on_written(now, result),
+            Sink::Queue { .. } => unreachable!("the queue socket is not written by the ring"),
+        }
+    }
+
+    /// Whether every sink has handed over all that it took.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sinks.iter().all(|sink| sink.held() == 0)
+    }
+
+    /// Gives up what is held.
+    ///
+    /// # Panics
+    ///
+    /// If a write is in flight.
+    pub(crate) fn abandon(&mut self) {
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.abandon(),
+                Sink::Queue { socket, .. } => socket.abandon(),
+            }
+        }
+    }
+
+    /// For each sink: which it is, how it does, what it counted, and the events and bytes that it holds.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = SinkReport> {
+        self.sinks.iter().map(|sink| {
+            let full = self.bounds.level(sink.held_bytes()) >= Level::Soft;
+            let (kind, state, counters) = match sink {
+                Sink::ArchiveJson(archive) => (SinkKind::ArchiveJson, archive.state(), archive.counters()),
+                Sink::ArchiveText(archive) => (SinkKind::ArchiveText, archive.state(), archive.counters()),
+                Sink::Queue { socket, .. } => (SinkKind::Queue, socket.state(), socket.counters()),
+            };
+            let state = if full && state == SinkState::Taking { SinkState::Full } else { state };
+            SinkReport { kind, state, counters, held: sink.held(), held_bytes: sink.held_bytes() }
+        })
+    }
+}
+
+/// What one sink says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SinkReport {
+    /// Which it is.
+    pub(crate) kind: SinkKind,
+    /// How it does.
+    pub(crate) state: SinkState,
+    /// What it counted.
+    pub(crate) counters: SinkCounters,
+    /// Events that wait.
+    pub(crate) held: u64,
+    /// Bytes that wait.
+    pub(crate) held_bytes: usize,
+}
+
+impl Sink {
+    fn held(&self) -> u64 {
+        match self {
+            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.held(),
+            Sink::Queue { socket, .. } => socket.held(),
+        }
+    }
+
+    fn held_bytes(&self) -> usize {
+        match self {
+            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.held_bytes(),
+            Sink::Queue { socket, .. } => socket.held_bytes(),
+        }
+    }
+}
+
+/// The address as Wazuh's manager writes it: an IPv4 one as such, even if the socket is an IPv6 one.
+fn write_address(address: IpAddr, text: &mut String) {
+    use std::fmt::Write;
+    text.clear();
+    write!(text, "{}", address.to_canonical()).expect("writing to a String can't fail");
+}
