@@ -4,5 +4,6 @@
     reason = "helpers of tests are tests, which clippy cannot tell in this kind of target"
 )]
 
+mod simulation;
 mod tidy;
 mod vectors;
