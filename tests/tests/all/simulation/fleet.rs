@@ -42,12 +42,10 @@ impl Member {
         let entry = codec::KeyFile::parse(line.as_bytes()).entries.remove(0);
         let key = Arc::new(CipherKey::new(&entry.name, entry.id.as_str(), &entry.key));
         Member {
-            agent: Agent::new(
-                settings(kind, &entry, key, host, (Counter::ZERO, Counter::ZERO)),
-                Duration::ZERO,
-            ),
+            agent: Agent::new(settings(kind, time_reconnect, &entry, key, host), Duration::ZERO),
             entry,
             kind,
+            time_reconnect,
             source: SocketAddr::from((host, 20_000)),
             wire: None,
             waiting: 0,
