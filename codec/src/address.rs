@@ -175,6 +175,7 @@ impl std::error::Error for AddressError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn rule(text: &str) -> AddressRule {
         text.parse().unwrap()
@@ -260,5 +261,22 @@ mod tests {
             "a\nb".parse::<AddressRule>().unwrap_err().to_string(),
             "'a\\nb' is no address; write any, an IPv4 or IPv6 address, or a network such as 10.1.0.0/16"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn networks_end_at_their_last_bit(v4: u32, bits4 in 1_u8..=32, v6: u128, bits6 in 1_u8..=128) {
+            let host = Ipv4Addr::from_bits(v4);
+            let network = rule(&format!("{host}/{bits4}"));
+            prop_assert_eq!(network.to_string().parse::<AddressRule>(), Ok(network.clone()));
+            prop_assert!(network.matches(host.into()));
+            prop_assert!(!network.matches(Ipv4Addr::from_bits(v4 ^ (1 << (32 - bits4))).into()));
+            let mask = Ipv4Addr::from_bits(u32::MAX << (32 - bits4));
+            prop_assert_eq!(rule(&format!("{host}/{mask}")).network, network.network);
+            let host = Ipv6Addr::from_bits(v6 | 1 << 127);
+            let network = rule(&format!("{host}/{bits6}"));
+            prop_assert!(network.matches(host.into()));
+            prop_assert!(!network.matches(Ipv6Addr::from_bits(host.to_bits() ^ (1 << (128 - bits6))).into()));
+        }
     }
 }

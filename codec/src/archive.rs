@@ -123,9 +123,10 @@ fn archivable<'a>(event: &Event<'a>) -> Result<(&'a [u8], &'a [u8]), NotArchived
     Ok((location, log))
 }
 
-/// Whether a path has a component `..`, with either slash between components.
-fn has_parent(path: &[u8]) -> bool {
-    path.split(|byte| matches!(byte, b'/' | b'\\')).any(|component| component == b"..")
+/// Whether a location goes through `/..`, as analysisd looks for it: `..` at its very beginning follows the `->` there, and so
+/// is none.
+fn has_parent(location: &[u8]) -> bool {
+    location.split(|byte| *byte == b'/').skip(1).any(|component| component == b"..")
 }
 
 fn push_printable(bytes: &[u8], out: &mut Vec<u8>) {
@@ -221,8 +222,9 @@ mod tests {
     fn what_analysisd_does_not_archive() {
         assert_eq!(line(b"1:no colon"), Err(NotArchived::NoLocation));
         assert_eq!(line(b"1:/var/../etc:x"), Err(NotArchived::ParentFolder));
-        assert_eq!(line(b"1:C:x").map(|_| ()), Ok(()));
-        assert_eq!(line(b"1:..\\x:y"), Err(NotArchived::ParentFolder));
+        assert_eq!(line(b"1:/..:x"), Err(NotArchived::ParentFolder));
+        assert_eq!(line(b"1:a/../:x"), Err(NotArchived::ParentFolder));
+        assert!(line(b"1:../x:y").is_ok() && line(b"1:..\\x:y").is_ok() && line(b"1:/...:y").is_ok());
         assert_eq!(line(b"1:ossec-keepalive:x"), Err(NotArchived::KeepAlive));
         assert_eq!(line(b"1:a->ossec-keepalive:x"), Err(NotArchived::KeepAlive));
     }

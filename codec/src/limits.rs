@@ -38,8 +38,9 @@ pub const FILE_CHUNK_BYTES: usize = 900;
 /// Digits of an agent's id. Source: ossec-hids 4.3.0 `addagent/validate.c`.
 pub const AGENT_ID_BYTES_MAX: usize = 8;
 
-/// Longest agent name that client.keys may hold. Source: ossec-hids 4.3.0 `headers/sec.h`, `KEYSIZE`.
-pub const AGENT_NAME_BYTES_MAX: usize = 128;
+/// Longest agent name that client.keys may hold; the C programs cut longer ones, and so derive another key.
+/// Source: ossec-hids 4.3.0 `os_crypto/shared/keys.c`, `OS_ReadKeys`.
+pub const AGENT_NAME_BYTES_MAX: usize = 127;
 
 /// Longest key that client.keys may hold; the C programs cut longer ones. Source: as above.
 pub const KEY_BYTES_MAX: usize = 127;
