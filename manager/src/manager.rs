@@ -311,3 +311,6 @@ impl Desk {
         self.connections.invariants(&self.settings);
     }
 }
+
+#[cfg(test)]
+mod tests;
