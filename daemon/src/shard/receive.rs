@@ -106,6 +106,7 @@ impl Shard {
         }
         match (result, armed) {
             (Ok(0), _) => self.end_stream(id),
+            (Ok(_) | Err(Errno::CANCELED), Armed::No) if self.stopping.is_some() => self.end_stream(id),
             (Ok(_) | Err(Errno::CANCELED), Armed::No) => self.arm_stream(id),
             (Ok(_), Armed::Still) => {}
             (Err(Errno::NOBUFS), _) => self.starve_stream(id, ring, tag),

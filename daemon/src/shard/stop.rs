@@ -37,14 +37,25 @@ impl Shard {
             let tag = ring.slots.tag(kind as u8, uring::DirectSlot::new(slot % self.table_slots));
             ring.ring.push(Op::Cancel { tag }, cancel);
         }
-        for (index, listener) in self.listeners.iter().enumerate().filter(|(_, listener)| listener.receiving)
-        {
-            debug_assert!(listener.receiving);
+        let receiving = |index: &usize| self.listeners[*index].receiving;
+        for index in (0..self.listeners.len()).filter(receiving) {
             let tag = Tag::new(OpKind::ReceiveDatagrams as u8, 0, index as u32);
             self.rings[0].ring.push(Op::Cancel { tag }, cancel);
         }
         self.release_all(now);
+        self.close_unread();
         self.due.again = true;
+    }
+
+    /// Closes the connections from which nothing comes any more and nothing is kept. The others follow as their receives end,
+    /// so that agents learn at once that nobody takes their events.
+    fn close_unread(&mut self) {
+        let open = self.connections.iter_open();
+        let unread = open.filter(|connection| !connection.receiving && connection.held.is_empty());
+        for id in unread.map(|connection| connection.id).collect::<Vec<_>>() {
+            self.manager.on_closed(id);
+            self.begin_close(id);
+        }
     }
 
     /// Whether a shard that was told to stop has handed over what it holds, or run out of time.
