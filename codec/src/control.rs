@@ -13,10 +13,12 @@ use std::fmt;
 
 mod from_agent;
 mod keep_alive;
+mod merged;
 mod to_agent;
 
 pub use from_agent::{FromAgent, startup};
 pub use keep_alive::{KeepAlive, Label, Labels, keep_alive};
+pub use merged::{Merged, MergedError, SharedFile};
 pub use to_agent::{SharedName, ToAgent};
 
 /// What every control message begins with. Source: ossec-hids 4.3.0 `headers/rc.h`, `CONTROL_HEADER`.

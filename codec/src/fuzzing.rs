@@ -4,8 +4,8 @@
 
 use crate::{
     AgentId, CipherKey, Counter, Envelope, Escaped, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
-    KeyFile, LocalTime, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product, Sealed, Sealer,
-    SyslogCutter, ToAgent, Wire, archive_json, archive_line, classify, limits, queue_datagram,
+    KeyFile, LocalTime, Merged, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product, Sealed,
+    Sealer, SyslogCutter, ToAgent, Wire, archive_json, archive_line, classify, limits, queue_datagram,
 };
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -59,11 +59,16 @@ pub fn open(bytes: &[u8]) {
     }
 }
 
-/// A text, as a control message from either side.
+/// A text, as a control message from either side, and as a merged.mg.
 ///
 /// # Panics
 /// If what it is taken for can't be written and read again, or would leave a folder.
 pub fn control(bytes: &[u8]) {
+    if let Ok(merged) = Merged::parse(bytes) {
+        let mut written = Vec::new();
+        merged.write(&mut written);
+        assert_eq!(Merged::parse(&written), Ok(merged));
+    }
     if let Some(Ok(FromAgent::KeepAlive(parsed))) = FromAgent::parse(bytes) {
         assert!(!format!("{parsed:?}").contains(char::is_control));
         let mut text = Vec::new();

@@ -32,8 +32,8 @@ pub use address::{AddressError, AddressRule};
 pub use archive::{LocalTime, NotArchived, archive_json, archive_line};
 pub use cipher::{Cipher, CipherKey, Method};
 pub use control::{
-    CONTROL_PREFIX, ControlError, FromAgent, KeepAlive, Label, Labels, PING, PONG, SharedName, ToAgent,
-    is_control, keep_alive, startup,
+    CONTROL_PREFIX, ControlError, FromAgent, KeepAlive, Label, Labels, Merged, MergedError, PING, PONG,
+    SharedFile, SharedName, ToAgent, is_control, keep_alive, startup,
 };
 pub use digest::HexDigest;
 pub use envelope::{Wire, WireError, classify};

@@ -5,8 +5,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use codec::{
-    AddressRule, AgentId, CipherKey, Counter, Envelope, Event, FrameAt, FrameCutter, FromAgent, Method,
-    OpenSettings, Opened, Opener, Origin, Product, Sealed, Sealer, ToAgent, Wire, limits,
+    AddressRule, AgentId, CipherKey, Counter, Envelope, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
+    Merged, Method, OpenSettings, Opened, Opener, Origin, Product, Sealed, Sealer, ToAgent, Wire, limits,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -220,10 +220,36 @@ fn check_from_agent(vector: &Vector, at: &str) {
             expected.iter().map(|datagram| STANDARD.decode(datagram).unwrap()).collect();
         assert_eq!(queue_datagrams(vector, &message, rule.location_text()), expected, "{at}");
     }
-    for (index, answer) in vector.remoted_answers.iter().flatten().enumerate() {
-        assert!(control.is_some(), "{at}: only control messages are answered");
+    let answers: Vec<&str> = vector.remoted_answers.iter().flatten().map(String::as_str).collect();
+    assert!(answers.is_empty() || control.is_some(), "{at}: only control messages are answered");
+    check_answers(&answers, at);
+}
+
+/// The ack comes first and once; a shared file that follows has the digest that was announced, and comes apart.
+fn check_answers(answers: &[&str], at: &str) {
+    let mut announced = None;
+    let mut file = Vec::new();
+    for (index, answer) in answers.iter().enumerate() {
         let answer = ToAgent::parse(answer.as_bytes()).unwrap();
-        assert_eq!(answer == ToAgent::Ack, index == 0, "{at}: the ack is the first answer, and the only one");
+        assert_eq!(answer == ToAgent::Ack, index == 0, "{at}");
+        match answer {
+            ToAgent::FileBegin { digest, name } => {
+                assert_eq!(name.as_bytes(), b"merged.mg", "{at}");
+                announced = Some(digest);
+            }
+            ToAgent::FileChunk(chunk) => file.extend_from_slice(chunk),
+            ToAgent::FileEnd => {
+                assert_eq!(announced, Some(HexDigest::of(&file)), "{at}");
+                assert!(!Merged::parse(&file).unwrap().files.is_empty(), "{at}");
+            }
+            ToAgent::Ack => {}
+            ToAgent::ActiveResponse(_)
+            | ToAgent::Error(_)
+            | ToAgent::ForceReconnect
+            | ToAgent::Raw(_)
+            | ToAgent::Request { .. }
+            | ToAgent::SyscheckRestart => panic!("{at}: {answer:?}"),
+        }
     }
 }
 
