@@ -19,6 +19,10 @@ use crate::table::{Agent, AgentTable};
 use crate::time::Time;
 use crate::verdict::{CloseReason, Reason, Refusal, Verdict};
 
+/// How many deadlines one call serves. Sealing an acknowledgement takes tens of microseconds, and a whole fleet that is
+/// paused at once is due at once.
+const DUE_AT_ONCE_MAX: usize = 256;
+
 /// What one shard does with messages and connections. It does no I/O and reads no clock: it is told the time and what
 /// came, and answers with verdicts and [`Action`]s.
 ///
@@ -226,10 +230,12 @@ impl Manager {
         self.desk.settle();
     }
 
-    /// Time has passed: closes what is silent or unauthenticated for too long, and acknowledges to paused agents.
+    /// Time has passed: closes what is silent or unauthenticated for too long, and acknowledges to paused agents. Does a
+    /// few hundred of them at once; what is left is due at once again, so that messages come in between.
     pub fn on_timeout(&mut self, now: Time) {
         let desk = &mut self.desk;
-        while let Some((connection, due)) = desk.connections.pop_due(now, &desk.settings) {
+        for _ in 0..DUE_AT_ONCE_MAX {
+            let Some((connection, due)) = desk.connections.pop_due(now, &desk.settings) else { break };
             match due {
                 Due::Acknowledge => desk.acknowledge_unasked(connection),
                 Due::Silent => desk.close(connection, CloseReason::Silent),

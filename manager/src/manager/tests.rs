@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use codec::{AgentId, Counter, Envelope, FrameCutter, KeyFile, Method, OpenSettings, ToAgent};
 
 use super::*;
@@ -374,6 +376,22 @@ fn deadlines_close() {
 }
 
 #[test]
+fn a_fleet_that_is_due_at_once_is_served_in_parts() {
+    let settings = Settings { unauthenticated_per_address_max: 1_000, ..Settings::default() };
+    let mut bench = Bench::new(settings);
+    for slot in 0..600 {
+        bench.connect(slot);
+    }
+    let due = bench.now + Duration::from_secs(10);
+    for closed in [DUE_AT_ONCE_MAX, DUE_AT_ONCE_MAX, 600 - 2 * DUE_AT_ONCE_MAX] {
+        assert_eq!(bench.manager.next_timeout(), Some(due));
+        bench.manager.on_timeout(due);
+        assert_eq!(bench.actions().len(), closed);
+    }
+    assert_eq!(bench.manager.next_timeout(), None);
+}
+
+#[test]
 fn a_bad_frame_closes() {
     let mut bench = Bench::new(Settings::default());
     bench.connect(0);
@@ -435,4 +453,39 @@ fn sending_to_agents() {
     assert_eq!(bench.manager.send(later, one, &ToAgent::ActiveResponse(&noise)), Ok(()));
     let mut other = Bench::shard(1, Settings::default(), Arc::clone(bench.manager.table()));
     assert_eq!(other.manager.send(later, one, &order), Err(NotSent::OtherShard(ShardId(0))));
+}
+
+proptest! {
+    /// Whatever a stranger sends, or makes of a genuine message: one verdict each, sums that balance, no panic, and no
+    /// more to do than there was received.
+    #[test]
+    fn strangers(
+        genuine in proptest::collection::vec((0..3usize, 0..3usize, proptest::option::of((0..300usize, 1..=255u8))), 0..8),
+        noise in proptest::collection::vec((0..4usize, proptest::collection::vec(any::<u8>(), 0..80)), 0..8),
+    ) {
+        let mut bench = Bench::new(Settings::default());
+        let connection = bench.connect(0);
+        let mut batch = Vec::new();
+        for (agent, method, damage) in genuine {
+            let method = [Method::Blowfish, Method::AesOssec, Method::AesWazuh][method];
+            let mut message = bench.seal(["001", "002", "003"][agent], method, EVENT);
+            if let Some((place, bits)) = damage {
+                let place = place % message.len();
+                message[place] ^= bits;
+            }
+            batch.push((connection, message));
+        }
+        for (prefix, mut bytes) in noise {
+            bytes.splice(0..0, [&b""[..], b"!001!:", b"!001!#AES:", b":"][prefix].iter().copied());
+            batch.push((udp(2), bytes));
+        }
+        let batch: Vec<(Peer, &[u8])> = batch.iter().map(|(peer, bytes)| (*peer, &bytes[..])).collect();
+        let verdicts = bench.receive(&batch);
+        prop_assert_eq!(verdicts.len(), batch.len());
+        prop_assert!(bench.manager.counters().balanced());
+        let events = verdicts.iter().filter(|verdict| **verdict == Verdict::Event).count();
+        prop_assert_eq!(events, bench.sink.events.len());
+        prop_assert!(bench.sink.events.iter().all(|(_, rest)| rest == &EVENT[2..]), "only what was sealed");
+        prop_assert!(bench.actions().len() <= batch.len());
+    }
 }

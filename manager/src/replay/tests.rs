@@ -118,7 +118,6 @@ fn no_counter_is_accepted_twice_by_any_threads() {
         });
         let counts: Vec<u32> = accepted.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         assert!(counts.iter().all(|count| *count <= 1), "{policy:?}: a counter was accepted twice");
-        assert!(counts.iter().sum::<u32>() >= u32::from(COUNTERS / 100), "{policy:?}: some were accepted");
         assert_eq!(counts[usize::from(COUNTERS)], 1, "{policy:?}: the highest always is");
     }
 }
