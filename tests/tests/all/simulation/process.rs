@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use codec::{Counter, KeyEntry};
 use manager::{
-    Action, Admission, AgentTable, ConnectionId, CounterSeed, Incoming, Manager, ManagerParts, Peer, Publish,
-    Published, SenderCounter, ShardId, SinkFull, Time, Transport, Verdict,
+    Action, Admission, AgentTable, CloseReason, ConnectionId, CounterSeed, Incoming, Manager, ManagerParts,
+    Peer, Publish, Published, Reason, SenderCounter, ShardId, SinkFull, Time, Transport, Verdict,
 };
 use rand::RngExt;
 
@@ -90,6 +90,7 @@ impl World {
         if self.process.is_none() {
             return;
         }
+        self.note_what_was_seen();
         if is_crash {
             self.oracle.crashed();
         } else {
@@ -100,6 +101,16 @@ impl World {
             self.wires[wire].manager_side = None;
             self.wires[wire].kernel_buffer = VecDeque::new();
             self.break_wire_at_agent(wire);
+        }
+    }
+
+    /// For what reasons this manager dropped messages and closed connections.
+    pub(super) fn note_what_was_seen(&mut self) {
+        for shard in self.process.iter().flat_map(|process| &process.shards) {
+            let counters = shard.manager.counters();
+            let dropped = Reason::ALL.into_iter().filter(|reason| counters.dropped(*reason) > 0);
+            let closed = CloseReason::ALL.into_iter().filter(|reason| counters.closed(*reason) > 0);
+            self.seen.extend(dropped.map(Reason::name).chain(closed.map(CloseReason::name)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! One run: a queue of what happens when, and nothing else that moves.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,8 @@ pub(super) struct World {
     pub(super) orders: HashSet<(usize, Vec<u8>)>,
     /// What was sent after everything was well again.
     pub(super) finals: Vec<(usize, u32)>,
+    /// Everything that the managers of the run had an eye on, by its name.
+    pub(super) seen: BTreeSet<&'static str>,
     /// Whether the plan's mutation has happened.
     pub(super) mutated: bool,
     /// An event that the plan's mutation holds back: whose, and its text.
@@ -78,12 +80,14 @@ pub(super) struct World {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Report {
     pub(super) happenings: u64,
     pub(super) sent: u64,
     pub(super) published: u64,
     pub(super) locks: u64,
+    /// Names of the reasons for which anything was dropped or closed.
+    pub(super) seen: BTreeSet<&'static str>,
 }
 
 impl World {
@@ -139,6 +143,7 @@ impl World {
             reader_is_away: false,
             orders: HashSet::new(),
             finals: Vec::new(),
+            seen: BTreeSet::new(),
             mutated: false,
             held_back: None,
             queue: BTreeMap::new(),
@@ -263,8 +268,10 @@ impl World {
         }
     }
 
-    fn report(&self) -> Report {
+    fn report(mut self) -> Report {
+        self.note_what_was_seen();
         Report {
+            seen: std::mem::take(&mut self.seen),
             happenings: self.happenings,
             sent: (0..self.fleet.len()).map(|agent| u64::from(self.oracle.next_sequence(agent))).sum(),
             published: self.oracle.events,
