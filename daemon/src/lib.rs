@@ -1,10 +1,23 @@
 //! The program ringmaster: shards on cores, sinks, key store, control plane, metrics.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
+pub mod conditions;
+pub mod control;
+pub mod counters_store;
+pub mod exposition;
+pub mod home;
+pub mod keys_command;
 pub mod listen;
+pub mod logging;
 pub mod mail;
 pub mod metrics;
+pub mod readiness;
+pub mod run;
 pub mod settings;
 pub mod shard;
 mod sink;
+pub mod totals;
+
+pub use run::run;

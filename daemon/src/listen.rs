@@ -1,10 +1,22 @@
 //! The sockets of the agent channel: for each shard and address one UDP socket and one TCP listener, all on one port.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use uring::{
+    Errno,
+    sockets::{TcpSettings, UdpSettings},
+};
+
+use crate::settings::Listen;
 
 /// What one shard listens on for one address of `listen.addresses`.
 ///
-/// Both sockets are bound, non-blocking, and in the SO_REUSEPORT group of their address; the listener listens.
+/// Both sockets are bound and in the SO_REUSEPORT group of their address; the listener listens. Neither is
+/// non-blocking: io_uring would fail where it has to wait.
 /// The UDP socket reports the kernel's drops with each datagram (SO_RXQ_OVFL).
 #[derive(Debug)]
 pub struct Listener {
@@ -14,4 +26,268 @@ pub struct Listener {
     pub udp: UdpSocket,
     /// Connections.
     pub tcp: TcpListener,
+}
+
+/// The sockets of every shard, and what was done differently from what the settings say.
+#[derive(Debug)]
+pub struct Bound {
+    /// For each shard its listeners, in the order of `listen.addresses`.
+    pub shards: Vec<Vec<Listener>>,
+    /// One line each, for the log.
+    pub remarks: Vec<String>,
+}
+
+impl Bound {
+    /// What was bound, in the order of `listen.addresses`: no port is 0.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shards.first().into_iter().flatten().map(|listener| listener.address).collect()
+    }
+}
+
+/// Binds every address for every shard, before any of them runs: what can't be had is known before anything starts.
+///
+/// # Errors
+/// When an address can't be bound.
+pub fn bind(settings: &Listen, shards: usize) -> Result<Bound, BindError> {
+    let mut bound = Bound { shards: (0..shards).map(|_| Vec::new()).collect(), remarks: Vec::new() };
+    for &wanted in &settings.addresses {
+        if let Some(wider) = settings.addresses.iter().find(|other| covers(**other, wanted)) {
+            bound.remarks.push(format!("{wider} takes what comes to {wanted}"));
+            continue;
+        }
+        let Claim { address, probes } = match claim(wanted) {
+            Err(error) if wanted.is_ipv6() && wanted.ip().is_unspecified() && error.no_ipv6() => {
+                let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
+                bound.remarks.push(format!("IPv6 is off: {instead} takes the place of {wanted}"));
+                claim(instead)?
+            }
+            claimed => claimed?,
+        };
+        // Closed only now, so that port 0 gave both protocols one port that nobody else has.
+        drop(probes);
+        for listeners in &mut bound.shards {
+            listeners.push(listener(address, settings)?);
+        }
+    }
+    bound.remarks.extend(receive_buffer_remark(&bound, settings));
+    Ok(bound)
+}
+
+/// Whether a socket bound to `wide` receives what is sent to `address`: `[::]` takes IPv4 too.
+fn covers(wide: SocketAddr, address: SocketAddr) -> bool {
+    wide != address
+        && wide.port() == address.port()
+        && wide.port() != 0
+        && wide.ip().is_unspecified()
+        && (wide.is_ipv6() || address.is_ipv4())
+}
+
+/// An address that nobody else uses, as two sockets that prove it.
+struct Claim {
+    address: SocketAddr,
+    probes: [Socket; 2],
+}
+
+/// Binds both protocols without SO_REUSEPORT: that fails if any other program has the address, where joining its
+/// group would silently share its agents. Port 0 is tried until one port is free in both protocols.
+fn claim(wanted: SocketAddr) -> Result<Claim, BindError> {
+    let refused = |address, transport| move |error: io::Error| BindError::new(address, transport, &error);
+    let mut tries_left = if wanted.port() == 0 { PORT_TRIES_MAX } else { 1 };
+    loop {
+        tries_left -= 1;
+        let udp = probe(wanted, Transport::Udp)?;
+        let local = udp.local_addr().map_err(refused(wanted, Transport::Udp))?;
+        let address = local.as_socket().expect("an internet socket has an internet address");
+        match probe(address, Transport::Tcp) {
+            Ok(tcp) => return Ok(Claim { address, probes: [udp, tcp] }),
+            Err(_) if tries_left > 0 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// How many ports the kernel may offer until one is free in both protocols.
+const PORT_TRIES_MAX: u32 = 64;
+
+fn probe(address: SocketAddr, transport: Transport) -> Result<Socket, BindError> {
+    let bind = || {
+        let socket = match transport {
+            Transport::Tcp => Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?,
+            Transport::Udp => Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?,
+        };
+        if address.is_ipv6() && address.ip().is_unspecified() {
+            socket.set_only_v6(false)?;
+        }
+        if transport == Transport::Tcp {
+            // Connections of an earlier run that linger in TIME_WAIT must not keep the port.
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    bind().map_err(|error| BindError::new(address, transport, &error))
+}
+
+fn listener(address: SocketAddr, settings: &Listen) -> Result<Listener, BindError> {
+    let udp = uring::sockets::udp_socket(&UdpSettings {
+        address,
+        shared: true,
+        // The kernel doubles what it is asked for, to make room for its own bookkeeping.
+        receive_buffer_bytes: settings.receive_buffer_bytes as usize / 2,
+    });
+    let tcp = uring::sockets::tcp_listener(&TcpSettings {
+        address,
+        shared: true,
+        backlog: settings.backlog,
+        receive_buffer_bytes: None,
+    });
+    Ok(Listener {
+        address,
+        udp: udp.map_err(|error| BindError::new(address, Transport::Udp, &error))?,
+        tcp: tcp.map_err(|error| BindError::new(address, Transport::Tcp, &error))?,
+    })
+}
+
+fn receive_buffer_remark(bound: &Bound, settings: &Listen) -> Option<String> {
+    let udp = &bound.shards.first()?.first()?.udp;
+    let bytes = uring::sockets::receive_buffer_bytes(udp).ok()?;
+    let wanted = settings.receive_buffer_bytes as usize;
+    (bytes < wanted / 2 * 2).then(|| {
+        format!(
+            "the kernel gives each UDP socket {bytes} bytes instead of listen.receive_buffer_bytes = {wanted}: \
+             raise net.core.rmem_max, or give ringmaster CAP_NET_ADMIN"
+        )
+    })
+}
+
+/// Which of the two sockets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// Why an address can't be listened on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BindError {
+    /// Which address.
+    pub address: SocketAddr,
+    /// Which socket.
+    pub transport: Transport,
+    /// What the kernel said.
+    pub kind: io::ErrorKind,
+    errno: i32,
+}
+
+impl BindError {
+    fn new(address: SocketAddr, transport: Transport, error: &io::Error) -> BindError {
+        BindError { address, transport, kind: error.kind(), errno: error.raw_os_error().unwrap_or(0) }
+    }
+
+    fn no_ipv6(&self) -> bool {
+        [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| errno.raw_os_error() == self.errno)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        };
+        write!(formatter, "can't listen on {} ({transport}): ", self.address)?;
+        match Errno::from_raw_os_error(self.errno) {
+            Errno::ADDRINUSE => write!(
+                formatter,
+                "another program has it (`ss -lntup` says which); stop that one, or change listen.addresses or --listen"
+            ),
+            Errno::ADDRNOTAVAIL => {
+                write!(
+                    formatter,
+                    "no interface of this host has it; use [::] for all, or change listen.addresses"
+                )
+            }
+            Errno::ACCESS => {
+                write!(formatter, "ports below 1024 need CAP_NET_BIND_SERVICE; give it, or use another port")
+            }
+            Errno::AFNOSUPPORT => {
+                write!(
+                    formatter,
+                    "IPv6 is off on this host; turn it on, or use an IPv4 address in listen.addresses"
+                )
+            }
+            Errno::MFILE | Errno::NFILE => {
+                write!(formatter, "no descriptor is left; raise LimitNOFILE (ulimit -n)")
+            }
+            _ => write!(formatter, "{}", io::Error::from_raw_os_error(self.errno)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(addresses: &[&str]) -> Listen {
+        Listen {
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            ..Listen::default()
+        }
+    }
+
+    #[test]
+    fn port_zero_is_one_port_for_both_protocols_and_all_shards() {
+        let bound = bind(&settings(&["127.0.0.1:0"]), 3).unwrap();
+        let address = bound.addresses()[0];
+        assert_ne!(address.port(), 0);
+        assert_eq!(bound.shards.len(), 3);
+        for listener in bound.shards.iter().flatten() {
+            assert_eq!(listener.udp.local_addr().unwrap(), address);
+            assert_eq!(listener.tcp.local_addr().unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_refused_even_by_a_group_that_could_be_joined() {
+        let first = bind(&settings(&["127.0.0.1:0"]), 1).unwrap();
+        let address = first.addresses()[0].to_string();
+        let error = bind(&settings(&[&address]), 1).unwrap_err();
+        assert_eq!((error.transport, error.kind), (Transport::Udp, io::ErrorKind::AddrInUse));
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("can't listen on {address} (UDP): another program has it"))
+        );
+
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = bind(&settings(&[&taken.local_addr().unwrap().to_string()]), 1).unwrap_err();
+        assert_eq!((error.transport, error.kind), (Transport::Tcp, io::ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_refused() {
+        let error = bind(&settings(&["192.0.2.1:0"]), 1).unwrap_err();
+        assert_eq!(error.kind, io::ErrorKind::AddrNotAvailable);
+        assert!(error.to_string().contains("no interface of this host has it"), "{error}");
+    }
+
+    #[test]
+    fn what_a_wider_address_takes_is_not_bound_twice() {
+        let check = |wide: &str, address: &str, expected: bool| {
+            assert_eq!(covers(wide.parse().unwrap(), address.parse().unwrap()), expected, "{wide} {address}");
+        };
+        check("[::]:1514", "0.0.0.0:1514", true);
+        check("[::]:1514", "127.0.0.1:1514", true);
+        check("[::]:1514", "[::1]:1514", true);
+        check("0.0.0.0:1514", "127.0.0.1:1514", true);
+        check("0.0.0.0:1514", "[::1]:1514", false);
+        check("0.0.0.0:1514", "[::]:1514", false);
+        check("[::]:1514", "127.0.0.1:1515", false);
+        check("[::]:1514", "[::]:1514", false);
+        check("[::]:0", "127.0.0.1:0", false);
+    }
 }

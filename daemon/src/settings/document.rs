@@ -84,9 +84,10 @@ const COMMENTS: &[(&str, &str)] = &[
          far as a message ever reached into it.",
     ),
     ("shards.stream_buffers", "Receive buffers for TCP in each shard, a power of two. Each takes 16 KiB."),
+    ("agents.crypto_accept", "Which ciphers agents may use: \"aes\", \"blowfish\" or \"both\"."),
     (
         "agents.replay",
-        "\"strict\": a counter must grow, as OSSEC ships. \"window\": late messages are taken once, within 128 of the\n\
+        "\"strict\": a counter must grow, as OSSEC ships. \"window\": late messages are taken once, within 64 of the\n\
          newest. \"off\": counters are not looked at, as Wazuh ships.",
     ),
     (
@@ -109,6 +110,11 @@ const COMMENTS: &[(&str, &str)] = &[
     (
         "agents.silence_deadline_seconds",
         "A TCP connection that says nothing for this long is closed: 3 x 600 + 30, as agent_control.",
+    ),
+    (
+        "agents.paused_acknowledgement_seconds",
+        "How often an agent that feels back-pressure is told that its manager lives: below the time-reconnect of all\n\
+         agents, which is 60 s in Wazuh.",
     ),
     (
         "agents.send_queue_bytes_max",

@@ -19,7 +19,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use value::{
-    address_or_none_in, address_or_none_out, at_least_one_address, power_of_two, within_u32, within_u64,
+    address_or_none_in, address_or_none_out, at_least_one_address, power_of_two, within_u16, within_u32,
+    within_u64,
 };
 
 /// The port of the agent channel in OSSEC and in Wazuh.
@@ -56,8 +57,8 @@ pub struct Listen {
     #[serde(deserialize_with = "at_least_one_address")]
     pub addresses: Vec<SocketAddr>,
     /// Connections that the kernel holds ready for accept, for each listener of each shard.
-    #[serde(deserialize_with = "within_u32::<_, 1, 65_535>")]
-    pub backlog: u32,
+    #[serde(deserialize_with = "within_u16::<_, 1, 65_535>")]
+    pub backlog: u16,
     /// SO_RCVBUF of each UDP socket, in bytes.
     #[serde(deserialize_with = "within_u32::<_, 65_536, 1_073_741_824>")]
     pub receive_buffer_bytes: u32,
@@ -84,6 +85,8 @@ pub struct Shards {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Agents {
+    /// Which ciphers agents may use.
+    pub crypto_accept: CryptoAccept,
     /// What happens to a message whose counter did not grow.
     pub replay: Replay,
     /// The longest message in bytes that is taken, before and after inflating.
@@ -103,9 +106,25 @@ pub struct Agents {
     /// An authenticated TCP connection that says nothing for this long is closed.
     #[serde(deserialize_with = "within_u32::<_, 10, 604_800>")]
     pub silence_deadline_seconds: u32,
+    /// How often an agent that feels back-pressure gets an acknowledgement it did not ask for.
+    #[serde(deserialize_with = "within_u32::<_, 1, 3_600>")]
+    pub paused_acknowledgement_seconds: u32,
     /// Bytes that wait to be sent to one agent that does not read; beyond that it is closed.
     #[serde(deserialize_with = "within_u32::<_, 65_536, 1_073_741_824>")]
     pub send_queue_bytes_max: u32,
+}
+
+/// Which ciphers agents may use: OSSEC's `<crypto_accept>`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CryptoAccept {
+    /// AES only, either dialect.
+    Aes,
+    /// Blowfish only.
+    Blowfish,
+    /// Whatever the agent chose.
+    #[default]
+    Both,
 }
 
 /// What happens to a message whose counter did not grow.
@@ -244,6 +263,7 @@ impl Default for Shards {
 impl Default for Agents {
     fn default() -> Agents {
         Agents {
+            crypto_accept: CryptoAccept::Both,
             replay: Replay::Strict,
             message_bytes_max: 65_536,
             old_format: false,
@@ -252,6 +272,7 @@ impl Default for Agents {
             unauthenticated_per_address_max: 4_096,
             // Three times the longest default of notify_time, and OSSEC's own margin: what agent_control calls active.
             silence_deadline_seconds: 1_830,
+            paused_acknowledgement_seconds: 10,
             send_queue_bytes_max: 1 << 20,
         }
     }

@@ -138,6 +138,13 @@ pub(super) fn within_u32<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u
     within_u64::<D, MIN, MAX>(deserializer).map(|value| u32::try_from(value).expect("MAX fits 32 bits"))
 }
 
+pub(super) fn within_u16<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
+    deserializer: D,
+) -> Result<u16, D::Error> {
+    const { assert!(MAX <= u16::MAX as u64) };
+    within_u64::<D, MIN, MAX>(deserializer).map(|value| u16::try_from(value).expect("MAX fits 16 bits"))
+}
+
 pub(super) fn power_of_two<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
     deserializer: D,
 ) -> Result<u16, D::Error> {

@@ -17,7 +17,7 @@ use super::rings::ShardRing;
 use super::send::Outgoing;
 use super::{Due, ListenerState, Shard, ShardError, ShardSpec};
 use crate::listen::Listener;
-use crate::settings::{Replay, Settings};
+use crate::settings::{CryptoAccept, Replay, Settings};
 use crate::sink::Sinks;
 
 /// Slots of a ring's table, if the limit of descriptors allows them.
@@ -93,6 +93,11 @@ fn manager_settings(settings: &Settings) -> manager::Settings {
     let agents = &settings.agents;
     let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
     manager::Settings {
+        crypto_accept: match agents.crypto_accept {
+            CryptoAccept::Aes => manager::CryptoAccept::Aes,
+            CryptoAccept::Blowfish => manager::CryptoAccept::Blowfish,
+            CryptoAccept::Both => manager::CryptoAccept::Both,
+        },
         replay: match agents.replay {
             Replay::Off => ReplayPolicy::Off,
             Replay::Strict => ReplayPolicy::Strict,
@@ -105,7 +110,7 @@ fn manager_settings(settings: &Settings) -> manager::Settings {
         unauthenticated_max: agents.unauthenticated_max,
         connections_max: settings.shards.connections_max,
         silent_deadline: seconds(agents.silence_deadline_seconds),
-        ..manager::Settings::default()
+        paused_acknowledgement_interval: seconds(agents.paused_acknowledgement_seconds),
     }
 }
 

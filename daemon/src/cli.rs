@@ -1,0 +1,163 @@
+//! The command line of `ringmaster`.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    home::Home,
+    keys_command::{self, NewAgent},
+    logging, run,
+    settings::{self, Cores, Loaded, Origin, Settings, listen_address},
+};
+
+/// A manager for OSSEC and Wazuh agents, over UDP and TCP on one port, one thread and one io_uring a core.
+///
+/// Without a command it runs; a home that is missing is made first.
+#[derive(Debug, Parser)]
+#[command(name = "ringmaster", version)]
+struct Arguments {
+    /// The folder with settings, keys and logs; made if it is missing.
+    #[arg(long, global = true, value_name = "DIR", default_value = "./ringmaster-home")]
+    home: PathBuf,
+    /// The cores that carry a shard: "all", or a list as 0,2-3. Takes the place of shards.cores.
+    #[arg(long, global = true, value_name = "LIST")]
+    cores: Option<Cores>,
+    /// An address to listen on, as [::]:1514; may be repeated. Takes the place of listen.addresses.
+    #[arg(long, global = true, value_name = "ADDR", value_parser = listen_address)]
+    listen: Vec<SocketAddr>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the manager (what happens without a command).
+    Run,
+    /// Print the effective settings and where each came from, or what is wrong with them.
+    Check,
+    /// Add agents to client.keys, and list them.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Add an agent, and print its line for the agent's own client.keys. A running manager takes it up at once.
+    Add {
+        /// The agent's name.
+        name: String,
+        /// From where it may come: "any", an address, or a network as 192.0.2.0/24.
+        #[arg(long, value_name = "ADDRESS", default_value = "any")]
+        ip: String,
+        /// Its id, 1 to 8 digits; by default the one after the greatest in use.
+        #[arg(long)]
+        id: Option<String>,
+    },
+    /// List id, name and address of each agent.
+    List,
+}
+
+/// The whole program: reads the command line, does what it says.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.command {
+        None | Some(Command::Run) => start(&arguments),
+        Some(Command::Check) => check(&arguments),
+        Some(Command::Keys(command)) => keys(&arguments, command),
+    };
+    outcome.unwrap_or_else(|refusal| {
+        eprintln!("ringmaster: {refusal}");
+        ExitCode::FAILURE
+    })
+}
+
+/// One line for the operator.
+struct Refusal(String);
+
+impl<E: std::error::Error> From<E> for Refusal {
+    fn from(error: E) -> Refusal {
+        Refusal(error.to_string())
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<ExitCode, Refusal> {
+    let home = Home::prepare(&arguments.home)?;
+    let (settings, _) = effective(arguments, &home)?;
+    logging::start();
+    Ok(run::run(settings))
+}
+
+fn check(arguments: &Arguments) -> Result<ExitCode, Refusal> {
+    let home = Home::existing(&arguments.home)?;
+    let (settings, origins) = effective(arguments, &home)?;
+    print!("{}", settings::effective(&settings, &origins));
+    let (_, problems) = keys_command::list(&home.keys_path())?;
+    for problem in &problems {
+        eprintln!("{problem}");
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn keys(arguments: &Arguments, command: &KeysCommand) -> Result<ExitCode, Refusal> {
+    match command {
+        KeysCommand::Add { name, ip, id } => {
+            let home = Home::prepare(&arguments.home)?;
+            let agent = NewAgent { name: name.clone(), address: ip.clone(), id: id.clone() };
+            println!("{}", keys_command::add(&home.keys_path(), &agent)?);
+        }
+        KeysCommand::List => {
+            let home = Home::existing(&arguments.home)?;
+            let (agents, problems) = keys_command::list(&home.keys_path())?;
+            print!("{agents}");
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file's settings with the command line's in their place.
+fn effective(arguments: &Arguments, home: &Home) -> Result<(Settings, BTreeMap<String, Origin>), Refusal> {
+    let Loaded { mut settings, mut origins } = settings::load(&home.settings_path(), home.path())?;
+    if let Some(cores) = &arguments.cores {
+        settings.shards.cores = cores.clone();
+        origins.insert("shards.cores".to_owned(), Origin::CommandLine);
+    }
+    if !arguments.listen.is_empty() {
+        settings.listen.addresses.clone_from(&arguments.listen);
+        origins.insert("listen.addresses".to_owned(), Origin::CommandLine);
+    }
+    Ok((settings, origins))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_line_takes_the_place_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::prepare(folder.path()).unwrap();
+        std::fs::write(home.settings_path(), "[shards]\ncores = [7]\n[listen]\nbacklog = 9\n").unwrap();
+        let text = ["ringmaster", "--cores", "0-1", "run", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"];
+        let (settings, origins) =
+            effective(&Arguments::parse_from(text), &home).unwrap_or_else(|refusal| panic!("{refusal}"));
+        assert_eq!(settings.shards.cores, Cores::List(vec![0, 1]));
+        assert_eq!(settings.listen.addresses.len(), 2);
+        assert_eq!(settings.listen.backlog, 9);
+        assert_eq!(origins["shards.cores"], Origin::CommandLine);
+        assert!(matches!(origins["listen.backlog"], Origin::File { line: 4, .. }));
+    }
+}

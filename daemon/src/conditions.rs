@@ -1,0 +1,183 @@
+//! What the log says about peers and sinks: from differences of counters, each second, at most a line a minute each.
+//!
+//! The data path logs nothing. OSSEC's numbers stand in front, because operators search for them.
+
+use std::time::Duration;
+
+use manager::{CloseReason, Reason};
+use tracing::{info, warn};
+
+use crate::{
+    logging::{Due, Limiter},
+    metrics::{SinkKind, SinkState},
+    readiness::state_text,
+    totals::Totals,
+};
+
+/// How often one condition may speak.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Remembers what was said, and what the counters were.
+#[derive(Debug)]
+pub struct Conditions {
+    limiter: Limiter<Condition>,
+    seen: Totals,
+}
+
+/// What a line can be about.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Condition {
+    Closed(CloseReason),
+    Dropped(Reason),
+    Sink(usize, u8),
+}
+
+impl Conditions {
+    /// Nothing said, nothing seen.
+    pub fn new() -> Conditions {
+        Conditions { limiter: Limiter::new(INTERVAL), seen: Totals::default() }
+    }
+
+    /// The lines that are due, now that the counters are at `totals`. To be called each second.
+    pub fn lines(&mut self, now_nanoseconds: u64, totals: &Totals) -> Vec<String> {
+        let mut lines = Vec::new();
+        for reason in Reason::ALL {
+            let more = totals.dropped[reason.index()] - self.seen.dropped[reason.index()];
+            if let Some(due) = self.limiter.observe(now_nanoseconds, Condition::Dropped(reason), more) {
+                lines.push(dropped_line(reason, due));
+            }
+        }
+        for reason in CloseReason::ALL {
+            let Some(text) = closed_text(reason) else { continue };
+            let more = totals.closed[reason.index()] - self.seen.closed[reason.index()];
+            if let Some(due) = self.limiter.observe(now_nanoseconds, Condition::Closed(reason), more) {
+                lines.push(format!("{} connections closed: {text}{}", due.count, due.period()));
+            }
+        }
+        for (index, kind) in SinkKind::ALL.iter().enumerate() {
+            let (before, state) = (self.seen.sinks[index].state, totals.sinks[index].state);
+            // The first state of a sink is no news, unless it is a bad one.
+            let news = before != state && !(before == SinkState::Off && state == SinkState::Taking);
+            let condition = Condition::Sink(index, state as u8);
+            if self.limiter.observe(now_nanoseconds, condition, u64::from(news)).is_some() {
+                lines.push(format!("sink {}: {}", kind.name(), state_text(state)));
+            }
+        }
+        self.seen = totals.clone();
+        lines
+    }
+
+    /// Says the lines that are due.
+    pub fn say(&mut self, now_nanoseconds: u64, totals: &Totals) {
+        for line in self.lines(now_nanoseconds, totals) {
+            warn!("{line}");
+        }
+    }
+}
+
+impl Default for Conditions {
+    fn default() -> Conditions {
+        Conditions::new()
+    }
+}
+
+/// Says that client.keys was read, with OSSEC's number.
+pub fn say_keys_changed(agents: usize) {
+    info!("1409: client.keys changed: {agents} agents");
+}
+
+fn dropped_line(reason: Reason, due: Due) -> String {
+    let number = reason.log_number().map_or_else(String::new, |number| format!("{number}: "));
+    format!("{number}{} messages dropped: {}{}", due.count, dropped_text(reason), due.period())
+}
+
+fn dropped_text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AddressUnknown => {
+            "message from an address that is not allowed (no id in it, and no agent has this address)"
+        }
+        Reason::Checksum => "checksum mismatch",
+        Reason::ConnectionAgent => "another agent's message on an agent's connection",
+        Reason::ConnectionClosed => "still on the way on a connection that was closed",
+        Reason::ControlMalformed => "control message that can't be read",
+        Reason::CounterDuplicate => "duplicated counter",
+        Reason::CounterOld => {
+            "counter too far behind (an agent that was restored? remove its file in queue/rids on the agent)"
+        }
+        Reason::EventMalformed => "event without queue or text",
+        Reason::EventQueue => "event for a queue that is not for agents' events",
+        Reason::FrameLength => "incorrectly formatted message: a frame longer than the limit",
+        Reason::IdAddress => "invalid id for the source ip",
+        Reason::IdUnknown => "unknown id",
+        Reason::Inflate => "error uncompressing",
+        Reason::KeepAliveFiller => "keep-alive filler sent as an event",
+        Reason::Kernel => {
+            "the receive buffer was full (raise listen.receive_buffer_bytes, or give more cores)"
+        }
+        Reason::Malformed => "incorrectly formatted message",
+        Reason::MethodNotAccepted => "sealed with a cipher that agents.crypto_accept does not accept",
+        Reason::SinkFull => "datagram while a sink was over its soft bound",
+        Reason::TooLarge => "incorrectly formatted message: longer than agents.message_bytes_max",
+        Reason::Truncated => "datagram longer than its buffer",
+        Reason::WrongKey => "incorrectly formatted message, or wrong key",
+    }
+}
+
+/// What is worth a line; a peer that goes by itself is not.
+fn closed_text(reason: CloseReason) -> Option<&'static str> {
+    match reason {
+        CloseReason::BadFrame => Some("a frame longer than the limit"),
+        CloseReason::KeyRemoved => Some("the agent's key was removed or changed"),
+        CloseReason::Overtaken => Some("the agent has a newer connection"),
+        CloseReason::Peer => None,
+        CloseReason::Silent => Some("nothing was heard within agents.silence_deadline_seconds"),
+        CloseReason::Unauthenticated => {
+            Some("no genuine message within agents.authentication_deadline_seconds")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn differences_become_lines_at_most_once_a_minute() {
+        let mut conditions = Conditions::new();
+        let mut totals = Totals::default();
+        assert_eq!(conditions.lines(SECOND, &totals), Vec::<String>::new());
+        totals.dropped[Reason::IdUnknown.index()] = 3;
+        totals.closed[CloseReason::Peer.index()] = 9;
+        assert_eq!(conditions.lines(2 * SECOND, &totals), ["1408: 3 messages dropped: unknown id"]);
+        totals.dropped[Reason::IdUnknown.index()] = 315;
+        totals.closed[CloseReason::Silent.index()] = 1;
+        assert_eq!(
+            conditions.lines(3 * SECOND, &totals),
+            ["1 connections closed: nothing was heard within agents.silence_deadline_seconds"]
+        );
+        assert_eq!(
+            conditions.lines(62 * SECOND, &totals),
+            ["1408: 312 messages dropped: unknown id in the last 60 s"]
+        );
+        assert_eq!(conditions.lines(200 * SECOND, &totals), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_sink_that_comes_and_goes() {
+        let mut conditions = Conditions::new();
+        let mut check = |second: u64, state: SinkState, expected: &[&str]| {
+            let mut totals = Totals::default();
+            totals.sinks[0].state = state;
+            assert_eq!(conditions.lines(second * SECOND, &totals), expected, "second {second}");
+        };
+        check(1, SinkState::Off, &[]);
+        check(2, SinkState::Taking, &[]);
+        check(3, SinkState::Away, &["sink queue: its reader is away; what was taken waits"]);
+        check(4, SinkState::Away, &[]);
+        check(5, SinkState::Taking, &["sink queue: takes events"]);
+        check(6, SinkState::Away, &[]);
+        check(70, SinkState::Away, &["sink queue: its reader is away; what was taken waits"]);
+    }
+}

@@ -1,0 +1,276 @@
+//! `/metrics`: every number as OpenMetrics text, per shard, so that Prometheus sums them.
+
+use std::{fmt, sync::Arc};
+
+use manager::{CloseReason, Reason};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+use crate::{
+    clock::Clock,
+    metrics::{ShardMetrics, SinkFailure, SinkKind, SinkMetrics, SinkState, Stored},
+};
+
+/// The Content-Type that goes with [`Exposition::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the control plane itself counts; only its thread writes.
+#[derive(Debug, Default)]
+pub struct ControlMetrics {
+    /// Agents in the table.
+    pub agents: Stored,
+    /// Lines of client.keys that are skipped or corrected.
+    pub key_problems: Stored,
+    /// Agent tables made since the start.
+    pub key_loads: Stored,
+    /// Times the counters were written.
+    pub counter_writes: Stored,
+    /// Times they could not be written.
+    pub counter_write_failures: Stored,
+}
+
+/// Everything that `/metrics` shows.
+#[derive(Debug)]
+pub struct Exposition {
+    registry: Registry,
+}
+
+impl Exposition {
+    /// The numbers of these shards and of the control plane.
+    pub fn new(clock: Clock, shards: Vec<Arc<ShardMetrics>>, control: Arc<ControlMetrics>) -> Exposition {
+        let mut registry = Registry::with_prefix("ringmaster");
+        registry.register_collector(Box::new(Numbers { clock, shards, control }));
+        Exposition { registry }
+    }
+
+    /// The text, as it is now.
+    ///
+    /// # Panics
+    /// Never: a String takes all.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).expect("a String takes all");
+        text
+    }
+}
+
+#[derive(Debug)]
+struct Numbers {
+    clock: Clock,
+    shards: Vec<Arc<ShardMetrics>>,
+    control: Arc<ControlMetrics>,
+}
+
+/// Name, help and place of a number that each shard has.
+type OfShard = (&'static str, &'static str, fn(&ShardMetrics) -> &Stored);
+/// The same for a number that each sink of each shard has.
+type OfSink = (&'static str, &'static str, fn(&SinkMetrics) -> &Stored);
+/// The same for a number of the control plane.
+type OfControl = (&'static str, &'static str, fn(&ControlMetrics) -> &Stored);
+
+const SHARD_COUNTERS: &[OfShard] = &[
+    ("received", "Messages received, kernel drops included: events + control + dropped", |shard| {
+        &shard.received
+    }),
+    ("received_bytes", "Bytes of all messages received", |shard| &shard.received_bytes),
+    ("events", "Messages that were events and were taken over by the sinks", |shard| &shard.events),
+    ("control", "Control messages", |shard| &shard.control),
+    ("sent", "Messages sent to agents", |shard| &shard.sent),
+    ("connections_accepted", "TCP connections accepted", |shard| &shard.accepted),
+    ("pauses", "Times a TCP connection was not read because a sink was over its soft bound", |shard| {
+        &shard.pauses
+    }),
+    ("receive_buffers_exhausted", "Times the kernel found no receive buffer free", |shard| {
+        &shard.buffers_exhausted
+    }),
+    ("turns", "Turns of the shard's loop", |shard| &shard.turns),
+];
+
+const SHARD_GAUGES: &[OfShard] = &[
+    ("connections", "TCP connections open", |shard| &shard.connections),
+    ("connections_authenticated", "TCP connections open that are bound to an agent", |shard| {
+        &shard.connections_authenticated
+    }),
+    ("connections_paused", "TCP connections that feel back-pressure", |shard| &shard.connections_paused),
+];
+
+const SINK_COUNTERS: &[OfSink] = &[
+    ("sink_taken", "Events taken over by a sink: delivered + held + failed", |sink| &sink.taken),
+    ("sink_delivered", "Events written or sent by a sink", |sink| &sink.delivered),
+    ("sink_stalls", "Times a sink had to wait for its reader, or failed and tried again", |sink| {
+        &sink.stalls
+    }),
+];
+
+const SINK_GAUGES: &[OfSink] = &[
+    ("sink_held", "Events that wait in a sink", |sink| &sink.held),
+    ("sink_held_bytes", "Bytes that wait in a sink", |sink| &sink.held_bytes),
+];
+
+const CONTROL_COUNTERS: &[OfControl] = &[
+    ("key_loads", "Agent tables made from client.keys", |control| &control.key_loads),
+    ("counter_writes", "Times the message counters were written to disk", |control| &control.counter_writes),
+    ("counter_write_failures", "Times the message counters could not be written to disk", |control| {
+        &control.counter_write_failures
+    }),
+];
+
+const CONTROL_GAUGES: &[OfControl] = &[
+    ("agents", "Agents in client.keys", |control| &control.agents),
+    ("key_problems", "Lines of client.keys that are skipped or corrected", |control| &control.key_problems),
+];
+
+impl Collector for Numbers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, stored) in SHARD_COUNTERS {
+            let values = self.labelled().map(|(label, shard)| ([label], stored(shard).read()));
+            counters(&mut encoder, name, help, values)?;
+        }
+        let dropped = self.labelled().flat_map(|(label, shard)| {
+            let count = move |reason: Reason| shard.dropped.0[reason.index()].read();
+            Reason::ALL
+                .into_iter()
+                .map(move |reason| ([label.clone(), labelled("reason", reason.name())], count(reason)))
+        });
+        counters(&mut encoder, "dropped", "Messages dropped, by reason", dropped)?;
+        let closed = self.labelled().flat_map(|(label, shard)| {
+            let count = move |reason: CloseReason| shard.closed.0[reason.index()].read();
+            CloseReason::ALL
+                .into_iter()
+                .map(move |reason| ([label.clone(), labelled("reason", reason.name())], count(reason)))
+        });
+        counters(&mut encoder, "connections_closed", "TCP connections that ended, by reason", closed)?;
+        for (name, help, stored) in SHARD_GAUGES {
+            let values = self.labelled().map(|(label, shard)| ([label], stored(shard).read()));
+            gauges(&mut encoder, name, help, values)?;
+        }
+        self.encode_sinks(&mut encoder)?;
+        self.encode_heartbeats(&mut encoder)?;
+        for (name, help, stored) in CONTROL_COUNTERS {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(stored(&self.control).read()).encode(family)?;
+        }
+        for (name, help, stored) in CONTROL_GAUGES {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(stored(&self.control).read()).encode(family)?;
+        }
+        Ok(())
+    }
+}
+
+impl Numbers {
+    fn labelled(&self) -> impl Iterator<Item = (Label, &ShardMetrics)> {
+        self.shards.iter().enumerate().map(|(id, shard)| (labelled("shard", &id.to_string()), &**shard))
+    }
+
+    /// The sinks in use. One that is off has no numbers.
+    fn sinks(&self) -> impl Iterator<Item = ([Label; 2], &SinkMetrics)> {
+        self.labelled().flat_map(|(label, shard)| {
+            let in_use = SinkKind::ALL.into_iter().filter(|kind| shard.sink(*kind).state() != SinkState::Off);
+            in_use.map(move |kind| ([label.clone(), labelled("sink", kind.name())], shard.sink(kind)))
+        })
+    }
+
+    fn encode_sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, stored) in SINK_COUNTERS {
+            counters(encoder, name, help, self.sinks().map(|(labels, sink)| (labels, stored(sink).read())))?;
+        }
+        let failed = self.sinks().flat_map(|([shard, kind], sink)| {
+            SinkFailure::ALL.into_iter().map(move |failure| {
+                let labels = [shard.clone(), kind.clone(), labelled("reason", failure.name())];
+                (labels, sink.failed[failure as usize].read())
+            })
+        });
+        counters(encoder, "sink_failed", "Events that a sink gave up, by reason", failed)?;
+        for (name, help, stored) in SINK_GAUGES {
+            gauges(encoder, name, help, self.sinks().map(|(labels, sink)| (labels, stored(sink).read())))?;
+        }
+        let taking =
+            self.sinks().map(|(labels, sink)| (labels, u64::from(sink.state() == SinkState::Taking)));
+        gauges(
+            encoder,
+            "sink_taking",
+            "1 if a sink takes events, 0 if its reader is away, slow or failing",
+            taking,
+        )
+    }
+
+    fn encode_heartbeats(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let now = self.clock.nanoseconds();
+        let ages = self.labelled().map(|(label, shard)| {
+            let age = now.saturating_sub(shard.heartbeat_nanoseconds.read());
+            ([label], age / 1_000_000)
+        });
+        gauges(encoder, "heartbeat_age_milliseconds", "Time since the shard's last turn", ages)
+    }
+}
+
+type Label = (&'static str, String);
+
+fn labelled(name: &'static str, value: &str) -> Label {
+    (name, value.to_owned())
+}
+
+fn counters<Labels: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = (Labels, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauges<Labels: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = (Labels, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_its_line_and_every_family_its_help() {
+        let shards: Vec<_> = (0..2).map(|_| Arc::new(ShardMetrics::default())).collect();
+        shards[1].received.set(5);
+        shards[1].dropped.0[Reason::WrongKey.index()].set(2);
+        shards[1].sink(SinkKind::Queue).set_state(SinkState::Away);
+        shards[1].sink(SinkKind::Queue).failed[SinkFailure::TooLong as usize].set(3);
+        let control = Arc::new(ControlMetrics::default());
+        control.agents.set(7);
+        let text = Exposition::new(Clock::start(), shards, control).text();
+        for line in [
+            "ringmaster_received_total{shard=\"0\"} 0",
+            "ringmaster_received_total{shard=\"1\"} 5",
+            "ringmaster_dropped_total{shard=\"1\",reason=\"wrong_key\"} 2",
+            "ringmaster_sink_failed_total{shard=\"1\",sink=\"queue\",reason=\"too_long\"} 3",
+            "ringmaster_sink_taking{shard=\"1\",sink=\"queue\"} 0",
+            "ringmaster_agents 7",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|present| present == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("shard=\"0\",sink="), "a sink that is off has no numbers\n{text}");
+        let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        let helps = text.lines().filter(|line| line.starts_with("# HELP ")).count();
+        assert_eq!(families, helps);
+        let expected = SHARD_COUNTERS.len() + SHARD_GAUGES.len() + SINK_COUNTERS.len() + SINK_GAUGES.len();
+        assert_eq!(families, expected + CONTROL_COUNTERS.len() + CONTROL_GAUGES.len() + 5);
+    }
+}

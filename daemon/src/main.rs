@@ -1,0 +1,11 @@
+//! The program `ringmaster`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    daemon::cli::main()
+}

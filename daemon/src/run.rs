@@ -1,0 +1,239 @@
+//! From settings to a running manager, and to its end.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    process::ExitCode,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use arc_swap::ArcSwap;
+use manager::{AgentTable, SenderCounter, ShardId};
+use tracing::{error, info, warn};
+use uring::{Unsupported, sockets};
+
+use crate::{
+    clock::Clock,
+    control::{ControlError, ControlPlane, Face, KeySource, Status, say_problems},
+    counters_store::CounterStore,
+    exposition::{ControlMetrics, Exposition},
+    home::{Home, HomeError, HomeLock},
+    listen::{self, BindError, Bound},
+    mail::{self, MailSender},
+    metrics::ShardMetrics,
+    settings::{CORES_MAX, Cores, Settings},
+    shard::{self, ShardError, ShardSpec},
+};
+
+/// Runs a manager on this process until SIGTERM or SIGINT, and says in one line what became of what it received.
+///
+/// Everything that can be refused is refused before the first shard starts. The caller has started the
+/// [log](crate::logging::start).
+pub fn run(settings: Settings) -> ExitCode {
+    let ended = prepare(settings).and_then(|prepared| {
+        let (plane, _lock) = prepared;
+        plane.run().map_err(RunError::Control)
+    });
+    match ended {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does everything that can fail for the operator's sake, then starts the shards.
+fn prepare(settings: Settings) -> Result<(ControlPlane, HomeLock), RunError> {
+    uring::probe().map_err(RunError::Ring)?;
+    let home = Home::prepare(&settings.home).map_err(RunError::Home)?;
+    if home.created() {
+        info!("made a new home: {}", home.path().display());
+    }
+    let lock = home.lock().map_err(RunError::Home)?;
+    // What an earlier run that was killed has left would send others to its addresses.
+    let _ = std::fs::remove_file(home.status_path());
+    let settings = Settings { home: home.path().to_owned(), ..settings };
+    sockets::set_nofile_to_hard();
+
+    let cores = cores(&settings.shards.cores)?;
+    let mut bound = listen::bind(&settings.listen, cores.len()).map_err(RunError::Listen)?;
+    let http = settings.metrics.address.map(metrics_listener).transpose()?;
+    bound.remarks.drain(..).for_each(|remark| warn!("{remark}"));
+
+    let in_home = |part: &'static str| move |error: io::Error| RunError::Home(home_error(part, &error));
+    let (keys, file) = KeySource::open(&home.keys_path()).map_err(in_home("etc/client.keys"))?;
+    say_problems(keys.path(), &file.problems);
+    let (store, problems) = CounterStore::open(&home, &file.entries, settings.counters.unclean_margin)
+        .map_err(in_home("queue/ringmaster/counters"))?;
+    problems.iter().for_each(|problem| warn!("{problem}"));
+
+    let counted = Arc::new(ControlMetrics::default());
+    counted.agents.set(file.entries.len() as u64);
+    counted.key_problems.set(file.problems.len() as u64);
+    counted.key_loads.add(1);
+    let senders = Arc::new(SenderCounter::new(store.sender()));
+    let seed = store.seed(&file.entries);
+    let table = Arc::new(ArcSwap::from_pointee(AgentTable::build(file.entries, None, &seed)));
+
+    let status = status(&home, &bound, http.as_ref(), cores.len(), table.load().agents().len());
+    let shared = Shared { settings: Arc::new(settings), clock: Clock::start(), table, senders };
+    let Started { shards, metrics, mailers } = start_shards(&shared, &cores, bound)?;
+    let Shared { settings, clock, table, senders } = shared;
+    let exposition = Exposition::new(clock, metrics.clone(), Arc::clone(&counted));
+    let face = Rc::new(Face::new(clock, metrics.clone(), exposition));
+    let stop_grace = settings.stop_grace();
+    let plane = ControlPlane {
+        clock,
+        shards,
+        metrics,
+        mailers,
+        table,
+        senders,
+        store,
+        keys,
+        counted,
+        face,
+        http,
+        status,
+        stop_grace,
+    };
+    Ok((plane, lock))
+}
+
+/// What every shard gets a share of.
+struct Shared {
+    settings: Arc<Settings>,
+    clock: Clock,
+    table: Arc<ArcSwap<AgentTable>>,
+    senders: Arc<SenderCounter>,
+}
+
+/// The shards at work.
+struct Started {
+    shards: Vec<JoinHandle<Result<(), ShardError>>>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    mailers: Vec<MailSender>,
+}
+
+fn start_shards(shared: &Shared, cores: &[usize], bound: Bound) -> Result<Started, RunError> {
+    let (mailers, boxes): (Vec<_>, Vec<_>) =
+        mail::mailboxes(cores.len()).map_err(RunError::Thread)?.into_iter().unzip();
+    let metrics: Vec<Arc<ShardMetrics>> = cores.iter().map(|_| Arc::default()).collect();
+    let mut shards = Vec::new();
+    for (index, ((core, mail), listeners)) in cores.iter().zip(boxes).zip(bound.shards).enumerate() {
+        let spec = ShardSpec {
+            id: ShardId(u8::try_from(index).expect("there are at most ShardId::MAX + 1 cores")),
+            core: Some(*core),
+            listeners,
+            settings: Arc::clone(&shared.settings),
+            clock: shared.clock,
+            table: Arc::clone(&shared.table),
+            senders: Arc::clone(&shared.senders),
+            metrics: Arc::clone(&metrics[index]),
+            mail,
+            mailers: mailers.clone(),
+        };
+        shards.push(shard::spawn(spec).map_err(RunError::Thread)?);
+    }
+    Ok(Started { shards, metrics, mailers })
+}
+
+/// The cores that carry a shard, in order.
+fn cores(wanted: &Cores) -> Result<Vec<usize>, RunError> {
+    const SHARDS_MAX: usize = ShardId::MAX.0 as usize + 1;
+    let allowed = sockets::allowed_cores().map_err(|errno| RunError::Thread(errno.into()))?;
+    let mut cores = match wanted {
+        Cores::All => allowed,
+        Cores::List(cores) => match cores.iter().find(|core| !allowed.contains(core)) {
+            None => cores.clone(),
+            Some(core) => return Err(RunError::Core { core: *core, allowed }),
+        },
+    };
+    if cores.len() > SHARDS_MAX {
+        warn!(
+            "{} cores; the first {SHARDS_MAX} carry a shard each, which is the most there can be",
+            cores.len()
+        );
+        cores.truncate(SHARDS_MAX);
+    }
+    Ok(cores)
+}
+
+fn metrics_listener(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).map_err(|error| RunError::Metrics { address, kind: error.kind() })
+}
+
+/// What is said about a program that listens, in `var/run/ringmaster.json` and in the log.
+fn status(home: &Home, bound: &Bound, http: Option<&TcpListener>, shards: usize, agents: usize) -> Status {
+    let listen: Vec<String> = bound.addresses().iter().map(SocketAddr::to_string).collect();
+    let metrics = http.and_then(|listener| listener.local_addr().ok()).map(|address| address.to_string());
+    let text = serde_json::json!({ "pid": std::process::id(), "listen": listen, "metrics": metrics });
+    let line = format!(
+        "listening on {} over UDP and TCP with {shards} shards for {agents} agents; metrics on {}; home {}",
+        listen.join(", "),
+        metrics.as_deref().unwrap_or("none"),
+        home.path().display()
+    );
+    Status { path: home.status_path(), text: format!("{text}\n"), line }
+}
+
+fn home_error(part: &str, error: &io::Error) -> HomeError {
+    HomeError::NotMade { path: part.into(), kind: error.kind() }
+}
+
+/// Why the program did not start, or ended otherwise than it was told to. Displays as one line.
+#[derive(Debug)]
+pub enum RunError {
+    /// While it ran.
+    Control(ControlError),
+    /// This core may not be used.
+    Core {
+        /// Which.
+        core: usize,
+        /// Which may.
+        allowed: Vec<usize>,
+    },
+    /// The home can't be used.
+    Home(HomeError),
+    /// An address can't be listened on.
+    Listen(BindError),
+    /// The address of `/metrics` can't be listened on.
+    Metrics {
+        /// Which.
+        address: SocketAddr,
+        /// What the kernel said.
+        kind: io::ErrorKind,
+    },
+    /// The host can't run the rings.
+    Ring(Unsupported),
+    /// The process can't have what a thread needs.
+    Thread(io::Error),
+}
+
+impl std::error::Error for RunError {}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Control(error) => error.fmt(formatter),
+            RunError::Core { core, allowed } => write!(
+                formatter,
+                "core {core} is not there or not allowed to this process: use {}",
+                Cores::List(allowed.iter().copied().take(CORES_MAX).collect())
+            ),
+            RunError::Home(error) => error.fmt(formatter),
+            RunError::Listen(error) => error.fmt(formatter),
+            RunError::Metrics { address, kind } => write!(
+                formatter,
+                "can't serve metrics on {address}: {kind}; change metrics.address, or \"none\" for no metrics"
+            ),
+            RunError::Ring(unsupported) => unsupported.fmt(formatter),
+            RunError::Thread(error) => {
+                write!(formatter, "no thread or descriptor is left ({error}): raise the limits")
+            }
+        }
+    }
+}

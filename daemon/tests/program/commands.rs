@@ -1,0 +1,87 @@
+//! What an operator types.
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Output};
+
+use crate::program::TestHome;
+
+fn text(output: &Output) -> (Option<i32>, String, String) {
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+#[test]
+fn version() {
+    let (code, said, _) = text(&TestHome::new("", "").command(&["--version"]));
+    assert_eq!((code, said), (Some(0), format!("ringmaster {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn check_prints_what_is_in_effect_or_what_is_wrong() {
+    let home = TestHome::new("", "[stop]\ngrace_seconds = 3\n");
+    let (code, said, _) = text(&home.command(&["check", "--cores", "0"]));
+    assert_eq!(code, Some(0));
+    let settings = home.path().canonicalize().unwrap().join("etc/ringmaster.toml");
+    assert!(said.contains(&format!("\nstop.grace_seconds = 3  # {}:6\n", settings.display())), "{said}");
+    assert!(said.contains("\nshards.cores = [0]  # command line\n"), "{said}");
+    assert!(said.contains("\nagents.replay = \"strict\"  # default\n"), "{said}");
+
+    fs::write(&settings, "[stop]\ngrace = 3\n").unwrap();
+    let (code, said, complaint) = text(&home.command(&["check"]));
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    let expected =
+        format!("ringmaster: {}:2:1: unknown field `grace`, expected `grace_seconds`\n", settings.display());
+    assert_eq!(complaint, expected);
+}
+
+#[test]
+fn check_names_lines_of_client_keys_that_are_wrong() {
+    let home = TestHome::new("001 web any k\nbad\n", "");
+    let (code, _, complaint) = text(&home.command(&["check"]));
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("etc/client.keys:2: skipped"), "{complaint}");
+}
+
+#[test]
+fn keys_are_added_and_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("new");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+        text(&command.arg("--home").arg(&home).args(arguments).output().unwrap())
+    };
+    let (code, line, _) = run(&["keys", "add", "web"]);
+    assert_eq!(code, Some(0));
+    let fields: Vec<&str> = line.trim_end().split(' ').collect();
+    assert_eq!(&fields[..3], ["001", "web", "any"]);
+    assert_eq!(fields[3].len(), 64);
+    assert_eq!(fs::read_to_string(home.join("etc/client.keys")).unwrap(), line);
+    let mode = fs::metadata(home.join("etc/client.keys")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777 & !0o640, 0, "nobody else reads keys: {mode:o}");
+
+    let (code, said, complaint) = run(&["keys", "add", "web"]);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert_eq!(complaint, "ringmaster: the name web is taken by agent 001: choose another\n");
+    assert_eq!(run(&["keys", "add", "mail", "--id", "17", "--ip", "10.0.0.0/8"]).0, Some(0));
+    assert_eq!(
+        run(&["keys", "list"]),
+        (Some(0), "001 web any\n17 mail 10.0.0.0/8\n".to_owned(), String::new())
+    );
+}
+
+#[test]
+fn a_home_and_a_port_are_taken_once() {
+    let home = TestHome::new("", "");
+    let program = home.start();
+    let (code, _, complaint) = text(&home.command(&[]));
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains(&format!("another ringmaster (pid {})", program.pid())), "{complaint}");
+
+    let other = TestHome::new("", "");
+    let (code, _, complaint) = text(&other.command(&["--listen", &program.address.to_string()]));
+    assert_eq!(code, Some(1));
+    let expected = format!("can't listen on {} (UDP): another program has it", program.address);
+    assert!(complaint.contains(&expected), "{complaint}");
+}

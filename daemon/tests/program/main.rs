@@ -1,0 +1,14 @@
+//! The program `ringmaster`, end to end: started as an operator starts it, driven over loopback by agents made of codec
+//! and the standard library's sockets, and asked over HTTP.
+//!
+//! Nothing here sleeps or measures time. What is waited for is a line of the log, an answer, or a number of `/metrics`;
+//! each wait has a bound, after which the test fails.
+#![expect(clippy::unwrap_used, reason = "a failure here is a failed test, helpers included")]
+
+mod agent;
+mod commands;
+mod keys;
+mod program;
+mod restart;
+mod stall;
+mod traffic;
