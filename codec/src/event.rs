@@ -42,7 +42,7 @@ pub struct Origin<'a> {
     pub id: AgentId,
     /// Its name.
     pub name: &'a str,
-    /// Its address: [`crate::AddressRule::location_text`], or for Wazuh the peer's if that is `any`.
+    /// Its address as client.keys has it, [`crate::AddressRule::location_text`]: `any` stays `any` in both products.
     pub address: &'a str,
 }
 
@@ -85,7 +85,7 @@ impl fmt::Debug for Event<'_> {
 /// Appends the datagram for analysisd's queue socket: with its NUL, cut to what the product's reader takes.
 ///
 /// Source: ossec-hids 4.3.0 `remoted/secure.c`, `HandleSecure`, and `shared/mq_op.c`, `SendMSG`; wazuh v4.14.7 the same
-/// files, `HandleSecureMessage` and `SendMSGAction`, and `shared/string_op.c`, `wstr_escape`.
+/// files, `HandleSecureMessage` and `SendMSGAction`, and `shared/string_op.c`, `wstr_escape`; `shared/validate_op.c`, `OS_IsValidIP`.
 pub fn queue_datagram(product: Product, event: &Event<'_>, origin: &Origin<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[event.queue, b':']);
@@ -103,7 +103,8 @@ pub fn queue_datagram(product: Product, event: &Event<'_>, origin: &Origin<'_>, 
             out.extend_from_slice(b"] (");
             push_escaped(origin.name.as_bytes(), out);
             out.extend_from_slice(b") ");
-            push_escaped(origin.address.as_bytes(), out);
+            // Wazuh forgets a negation when it reads client.keys.
+            push_escaped(origin.address.trim_start_matches('!').as_bytes(), out);
             QUEUE_DATAGRAM_BYTES_MAX
         }
     };
@@ -187,6 +188,11 @@ mod tests {
     fn datagrams_of_both_products() {
         assert_eq!(datagram(Product::Ossec, b"1:/a:b->c", "web01", "any"), b"1:(web01) any->/a:b->c\0");
         assert_eq!(datagram(Product::Wazuh, b"1:/a|b:c", "web01", "any"), b"1:[001] (web01) any->/a|b:c\0");
+        assert_eq!(datagram(Product::Ossec, b"1:a:b", "web01", "!10.1.2.0"), b"1:(web01) !10.1.2.0->a:b\0");
+        assert_eq!(
+            datagram(Product::Wazuh, b"1:a:b", "web01", "!10.1.2.0"),
+            b"1:[001] (web01) 10.1.2.0->a:b\0"
+        );
         assert_eq!(datagram(Product::Wazuh, b"8:x", "a|b:c", "fd00::1"), b"8:[001] (a||b|:c) fd00|:|:1->x\0");
         assert_eq!(datagram(Product::Ossec, b"8:x", "six", "::1"), b"8:(six) ::1->x\0");
     }

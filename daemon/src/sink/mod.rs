@@ -8,7 +8,6 @@ mod local_time;
 mod outbox;
 mod queue_socket;
 
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -74,8 +73,6 @@ pub(crate) struct Sinks {
     sinks: Vec<Sink>,
     bounds: Bounds,
     clock: LocalClock,
-    /// An address as text, its memory kept.
-    address: String,
 }
 
 #[derive(Debug)]
@@ -108,7 +105,7 @@ impl Sinks {
             soft_bytes: bytes(settings.sink.soft_bytes),
             hard_bytes: bytes(settings.sink.hard_bytes),
         };
-        Sinks { sinks, bounds, clock: LocalClock::new(), address: String::new() }
+        Sinks { sinks, bounds, clock: LocalClock::new() }
     }
 
     /// How many there are.
@@ -133,7 +130,7 @@ impl Sinks {
 
     /// Takes an event over, into every sink.
     pub(crate) fn take(&mut self, published: &Published<'_>) {
-        let Published { agent, event, from, transport: _ } = published;
+        let Published { agent, event, from: _, transport: _ } = published;
         let entry = agent.entry();
         let origin = Origin { id: entry.id, name: &entry.name, address: entry.address.location_text() };
         for sink in &mut self.sinks {
@@ -145,11 +142,6 @@ impl Sinks {
                 Sink::ArchiveText(archive) => archive.take(|out| {
                     let _ = archive_line(self.clock.now(), event, &origin, out);
                 }),
-                Sink::Queue { socket, product: Product::Wazuh } if entry.address.is_any() => {
-                    write_address(from.ip(), &mut self.address);
-                    let origin = Origin { address: &self.address, ..origin };
-                    socket.take(|out| queue_datagram(Product::Wazuh, event, &origin, out));
-                }
                 Sink::Queue { socket, product } => {
                     socket.take(|out| queue_datagram(*product, event, &origin, out));
                 }
@@ -253,11 +245,4 @@ impl Sink {
             Sink::Queue { socket, .. } => socket.held_bytes(),
         }
     }
-}
-
-/// The address as Wazuh's manager writes it: an IPv4 one as such, even if the socket is an IPv6 one.
-fn write_address(address: IpAddr, text: &mut String) {
-    use std::fmt::Write;
-    text.clear();
-    write!(text, "{}", address.to_canonical()).expect("writing to a String can't fail");
 }

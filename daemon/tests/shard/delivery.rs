@@ -59,12 +59,12 @@ fn events_of_both_transports_and_all_methods_reach_every_sink() {
 }
 
 #[test]
-fn wazuhs_form_names_the_peers_address() {
+fn wazuhs_form_names_id_name_and_address() {
     let bed = Bed::with(1, Ports::Own, |settings| settings.sink.queue.product = Product::Wazuh);
     let reader = bed.reader();
     let mut agent = TcpAgent::started(5, bed.address());
     agent.say(b"1:/var/log/a|b:text");
-    assert_eq!(reader.next(), "1:[005] (agent5) 127.0.0.1->/var/log/a|b:text");
+    assert_eq!(reader.next(), "1:[005] (agent5) any->/var/log/a|b:text");
     bed.finish();
 }
 
