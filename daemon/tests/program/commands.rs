@@ -84,4 +84,14 @@ fn a_home_and_a_port_are_taken_once() {
     assert_eq!(code, Some(1));
     let expected = format!("can't listen on {} (UDP): another program has it", program.address);
     assert!(complaint.contains(&expected), "{complaint}");
+
+    let taken =
+        format!("[listen]\naddresses = [\"127.0.0.1:0\"]\n[metrics]\naddress = \"{}\"\n", program.metrics);
+    fs::write(other.path().join("etc/ringmaster.toml"), taken).unwrap();
+    let (code, _, complaint) = text(&other.command(&[]));
+    assert_eq!(code, Some(1));
+    assert!(
+        complaint.contains(&format!("can't serve metrics on {}: address in use", program.metrics)),
+        "{complaint}"
+    );
 }

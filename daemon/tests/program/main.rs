@@ -10,5 +10,6 @@ mod commands;
 mod keys;
 mod program;
 mod restart;
+mod service;
 mod stall;
 mod traffic;

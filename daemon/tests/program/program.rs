@@ -49,7 +49,12 @@ impl TestHome {
 
     /// Starts the manager and waits until it listens.
     pub(crate) fn start(&self) -> Program {
-        Program::start(self.path())
+        Program::start(self.path(), &[])
+    }
+
+    /// The same as a service manager does, with these variables in the environment.
+    pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Program {
+        Program::start(self.path(), variables)
     }
 }
 
@@ -66,12 +71,14 @@ pub(crate) struct Program {
     said: Vec<String>,
     /// Where agents connect to.
     pub(crate) address: SocketAddr,
-    metrics: SocketAddr,
+    /// Where `/metrics` and `/readyz` answer.
+    pub(crate) metrics: SocketAddr,
 }
 
 impl Program {
-    fn start(home: &Path) -> Program {
-        let mut child = program(home).stderr(Stdio::piped()).spawn().unwrap();
+    fn start(home: &Path, variables: &[(&str, &str)]) -> Program {
+        let mut command = program(home);
+        let mut child = command.envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (sender, log) = mpsc::channel();
         thread::spawn(move || {
@@ -163,7 +170,12 @@ impl Program {
     pub(crate) fn terminate(mut self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
         let line = self.wait_for_line("stopped: ");
-        (self.child.wait().unwrap(), line)
+        (self.ended(), line)
+    }
+
+    /// How the program ended, once it was told to.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// SIGKILL: no last word.
