@@ -1,7 +1,7 @@
 //! The settings: what `etc/ringmaster.toml` may say, its defaults, and where an effective value came from.
 //!
 //! The types here are the only list of settings. The written default file and `ringmaster check` are made from them
-//! ([`document`]), so a setting without a comment or a comment without a setting fails a test.
+//! (`document.rs`), so a setting without a comment or a comment without a setting fails a test.
 
 mod document;
 mod load;

@@ -1,6 +1,6 @@
 //! A shard: one thread on one core that owns one ring, its sockets, its connections, its buffers and its counters.
 //!
-//! [`Shard::turn`] is the whole of it. Everything else here is one step of a turn:
+//! `Shard::turn` is the whole of it. Everything else here is one step of a turn:
 //! * `collect` copies completions out, by `receive` (datagrams, streams), `accept` and `send`;
 //! * `decide` hands the batch to the manager, the events to the sinks, and carries out what the manager asks for;
 //! * `pressure` pauses and resumes connections when sinks fill up and empty;
