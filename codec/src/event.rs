@@ -12,10 +12,11 @@ use crate::text::{Escaped, until_nul};
 use std::fmt;
 
 /// The queues of analysisd that are for events. Anything else that an agent names is refused: its word must never reach
-/// another program's socket (CVE-2026-74034), nor pass for what another agent said (queue `4` would).
+/// another program's socket (CVE-2026-74034: Wazuh's `u` goes on to the upgrade module's), nor pass for what another
+/// agent said (queue `4` would).
 ///
 /// Source: ossec-hids 4.3.0 and wazuh v4.14.7 `headers/mq_op.h`.
-const EVENT_QUEUES: &[u8] = b"123589abcdefpu";
+const EVENT_QUEUES: &[u8] = b"123589abcdefp";
 
 /// A program that events go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
