@@ -26,6 +26,7 @@ use std::{
     fmt::Write,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use codec::{AgentId, Counter, KeyEntry, limits::LOCAL_COUNTER_MAX};
@@ -38,14 +39,20 @@ use crate::home::{self, Home};
 pub struct CounterStore {
     path: PathBuf,
     rids: PathBuf,
-    remembered: HashMap<AgentId, Remembered>,
+    records: Vec<Record>,
+    /// Where in `records` an agent is.
+    by_id: HashMap<AgentId, usize>,
+    /// The table that was collected from last, and for each of its agents the place in `records`: what is done each
+    /// second for a whole fleet looks nothing up.
+    collected: (Arc<AgentTable>, Vec<usize>),
     sender: Counter,
     unwritten: bool,
 }
 
 /// What is known of one agent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Remembered {
+struct Record {
+    id: AgentId,
     counter: Counter,
     fingerprint: u64,
     /// Whether OSSEC's file says something else: only those are written.
@@ -79,26 +86,33 @@ impl CounterStore {
         let present = rids_present(&rids)?;
         let rid = |name: &str| present.get(name).and_then(|file| read_rid(file));
 
-        let mut remembered: HashMap<AgentId, Remembered> = stored.agents.clone();
-        for entry in entries {
-            let last = last_counter(
-                stored.state,
-                stored.agents.get(&entry.id),
-                rid(entry.id.as_str()),
-                fingerprint(entry),
-            );
-            // What the rids file does not say yet is written there at the stop, whether it moves again or not.
-            let moved = last != rid(entry.id.as_str()).unwrap_or(Counter::ZERO);
-            remembered.insert(entry.id, Remembered { counter: last, fingerprint: fingerprint(entry), moved });
-        }
         let sender = first_sender(stored.state, stored.sender, rid("sender_counter"), unclean_margin);
-        Ok((CounterStore { path, rids, remembered, sender, unwritten: true }, problems))
+        let mut store = CounterStore {
+            path,
+            rids,
+            records: stored.agents.into_values().collect(),
+            by_id: HashMap::new(),
+            collected: (Arc::default(), Vec::new()),
+            sender,
+            unwritten: true,
+        };
+        store.by_id = store.records.iter().enumerate().map(|(place, record)| (record.id, place)).collect();
+        for entry in entries {
+            let (id, fingerprint) = (entry.id, fingerprint(entry));
+            let before = store.by_id.get(&id).map(|place| &store.records[*place]);
+            let rid = rid(id.as_str());
+            let counter = last_counter(stored.state, before, rid, fingerprint);
+            // What the rids file does not say yet is written there at the stop, whether it moves again or not.
+            let moved = counter != rid.unwrap_or(Counter::ZERO);
+            store.remember(Record { id, counter, fingerprint, moved });
+        }
+        Ok((store, problems))
     }
 
     /// The last counters of these agents, for the table's first and every later build.
     pub fn seed(&self, entries: &[KeyEntry]) -> CounterSeed {
         let known = |entry: &KeyEntry| {
-            let known = self.remembered.get(&entry.id)?;
+            let known = &self.records[*self.by_id.get(&entry.id)?];
             (known.fingerprint == fingerprint(entry)).then_some((entry.id, known.counter))
         };
         entries.iter().filter_map(known).collect()
@@ -110,19 +124,46 @@ impl CounterStore {
     }
 
     /// Takes in how far agents and sender have moved.
-    pub fn collect(&mut self, table: &AgentTable, sender: Counter) {
-        for agent in table.agents() {
-            let counter = agent.state().replay().highest();
-            let before = self.remembered.get(&agent.entry().id);
-            if before.is_some_and(|before| before.counter == counter) {
-                continue;
+    pub fn collect(&mut self, table: &Arc<AgentTable>, sender: Counter) {
+        if !Arc::ptr_eq(&self.collected.0, table) {
+            self.adopt(table);
+        }
+        for (agent, place) in table.agents().iter().zip(&self.collected.1) {
+            let (record, counter) = (&mut self.records[*place], agent.state().replay().highest());
+            if record.counter != counter {
+                (record.counter, record.moved) = (counter, true);
+                self.unwritten = true;
             }
-            let moved = Remembered { counter, fingerprint: fingerprint(agent.entry()), moved: true };
-            self.remembered.insert(agent.entry().id, moved);
-            self.unwritten = true;
         }
         self.unwritten |= sender != self.sender;
         self.sender = sender;
+    }
+
+    /// Finds the place of each agent of another table. One that is new, or has another key, begins anew, and a file
+    /// that OSSEC may have of its id no longer counts.
+    fn adopt(&mut self, table: &Arc<AgentTable>) {
+        let place = |agent: &manager::Agent| {
+            let (id, fingerprint) = (agent.entry().id, fingerprint(agent.entry()));
+            match self.by_id.get(&id) {
+                Some(place) if self.records[*place].fingerprint == fingerprint => *place,
+                Some(_) | None => {
+                    self.remember(Record { id, counter: Counter::ZERO, fingerprint, moved: true })
+                }
+            }
+        };
+        let places = table.agents().iter().map(place).collect();
+        self.collected = (Arc::clone(table), places);
+    }
+
+    /// Takes the place of what was known of this agent. Returns where it is.
+    fn remember(&mut self, record: Record) -> usize {
+        let place = *self.by_id.entry(record.id).or_insert(self.records.len());
+        if place == self.records.len() {
+            self.records.push(record);
+        } else {
+            self.records[place] = record;
+        }
+        place
     }
 
     /// The store's text if it differs from what was written last; the caller writes it to [`CounterStore::path`],
@@ -146,26 +187,29 @@ impl CounterStore {
     /// # Errors
     /// When a file can't be written. The store then still says that it is not clean.
     pub fn close(&self) -> io::Result<()> {
-        for (id, agent) in self.remembered.iter().filter(|(_, agent)| agent.moved) {
-            home::write_whole(&self.rids.join(id.as_str()), agent.counter.to_string().as_bytes())?;
+        for record in self.records.iter().filter(|record| record.moved) {
+            home::write_whole(&self.rids.join(record.id.as_str()), record.counter.to_string().as_bytes())?;
         }
         home::write_whole(&self.rids.join("sender_counter"), self.sender.to_string().as_bytes())?;
         home::write_whole(&self.path, self.text(State::Clean).as_bytes())
     }
 
     fn text(&self, state: State) -> String {
-        let mut agents: Vec<_> =
-            self.remembered.iter().filter(|(_, agent)| agent.counter != Counter::ZERO).collect();
-        agents.sort_unstable_by_key(|(id, _)| **id);
-        let mut text =
-            format!("{HEAD}{}\nsender {} {}\n", state.word(), self.sender.global, self.sender.local);
-        for (id, Remembered { counter, fingerprint, moved: _ }) in agents {
-            writeln!(text, "{id} {} {} {fingerprint:016x}", counter.global, counter.local)
-                .expect("a String takes all");
+        let mut text = String::with_capacity(LINE_BYTES * (self.records.len() + 2));
+        writeln!(text, "{HEAD}{}\nsender {} {}", state.word(), self.sender.global, self.sender.local)
+            .expect("a String takes all");
+        for Record { id, counter, fingerprint, moved: _ } in &self.records {
+            if *counter != Counter::ZERO {
+                writeln!(text, "{} {} {} {fingerprint:016x}", id.as_str(), counter.global, counter.local)
+                    .expect("a String takes all");
+            }
         }
         text
     }
 }
+
+/// A line of the longest counter: id, global, local, fingerprint.
+const LINE_BYTES: usize = 8 + 1 + 10 + 1 + 4 + 1 + 16 + 1;
 
 /// How the program that wrote the store ended.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -195,7 +239,7 @@ const HEAD: &str = "ringmaster counters 1 ";
 struct Stored {
     state: State,
     sender: Option<Counter>,
-    agents: HashMap<AgentId, Remembered>,
+    agents: HashMap<AgentId, Record>,
 }
 
 impl Stored {
@@ -219,7 +263,7 @@ impl Stored {
                     let fingerprint = u64::from_str_radix(fingerprint, 16);
                     match (id.parse(), counter(global, local), fingerprint) {
                         (Ok(id), Some(counter), Ok(fingerprint)) => {
-                            stored.agents.insert(id, Remembered { counter, fingerprint, moved: false });
+                            stored.agents.insert(id, Record { id, counter, fingerprint, moved: false });
                         }
                         (Ok(_) | Err(_), Some(_) | None, Ok(_) | Err(_)) => {
                             problem(index + 1, "no counter; skipped");
@@ -233,12 +277,7 @@ impl Stored {
     }
 }
 
-fn last_counter(
-    state: State,
-    stored: Option<&Remembered>,
-    rid: Option<Counter>,
-    fingerprint: u64,
-) -> Counter {
+fn last_counter(state: State, stored: Option<&Record>, rid: Option<Counter>, fingerprint: u64) -> Counter {
     let rid = rid.unwrap_or(Counter::ZERO);
     match (state, stored) {
         (State::Clean | State::Running, Some(stored)) if stored.fingerprint != fingerprint => Counter::ZERO,
@@ -299,9 +338,10 @@ mod tests {
 
     #[test]
     fn which_counter_of_an_agent_counts() {
+        let id: AgentId = "001".parse().unwrap();
         let stored =
-            |global, fingerprint| Remembered { counter: counter(global, 1), fingerprint, moved: false };
-        let check = |state, stored: Option<Remembered>, rid: Option<u32>, expected: u32| {
+            |global, fingerprint| Record { id, counter: counter(global, 1), fingerprint, moved: false };
+        let check = |state, stored: Option<Record>, rid: Option<u32>, expected: u32| {
             let rid = rid.map(|global| counter(global, 1));
             let found = last_counter(state, stored.as_ref(), rid, 7);
             assert_eq!(found.global, expected, "{state:?} {stored:?} {rid:?}");
@@ -360,12 +400,12 @@ mod tests {
     }
 
     /// Opens the store as a start does, moves one agent's counter on, and hands everything back.
-    fn run(home: &Home, keys: &str) -> (CounterStore, AgentTable) {
+    fn run(home: &Home, keys: &str) -> (CounterStore, Arc<AgentTable>) {
         let entries = entries(keys);
         let (store, problems) = CounterStore::open(home, &entries, 10_000).unwrap();
         assert_eq!(problems, Vec::<String>::new());
         let seed = store.seed(&entries);
-        (store, AgentTable::build(entries, None, &seed))
+        (store, Arc::new(AgentTable::build(entries, None, &seed)))
     }
 
     fn highest(table: &AgentTable, id: &str) -> Counter {
@@ -420,6 +460,26 @@ mod tests {
         assert!(store.seed(&entries("001 one any other\n")).is_empty());
         let back = store.seed(&entries("001 one any k1\n"));
         assert_eq!(back.values().copied().collect::<Vec<_>>(), [counter(3, 9)]);
+    }
+
+    #[test]
+    fn a_key_that_is_replaced_while_running_starts_from_nothing_after_a_stop_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::prepare(folder.path()).unwrap();
+        let (mut store, table) = run(&home, "001 one any k1\n");
+        accept(&table, "001", counter(3, 9));
+        store.collect(&table, Counter::ZERO);
+        store.close().unwrap();
+        let (mut store, table) = run(&home, "001 one any k1\n");
+        store.collect(&table, Counter::ZERO);
+
+        let keys = entries("001 one any other\n");
+        let seed = store.seed(&keys);
+        let table = Arc::new(AgentTable::build(keys, Some(&table), &seed));
+        store.collect(&table, Counter::ZERO);
+        store.close().unwrap();
+        let (_, table) = run(&home, "001 one any other\n");
+        assert_eq!(highest(&table, "001"), Counter::ZERO);
     }
 
     #[test]
