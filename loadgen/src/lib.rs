@@ -1,2 +1,29 @@
-//! The program loadgen: a fleet of simulated agents against any manager.
+//! A fleet of simulated agents against any manager of OSSEC or Wazuh agents, and the account of every event.
+//!
+//! Top to bottom: what was asked ([`cli`]) and how a run goes ([`run`]); when who says what ([`plan`], [`lines`],
+//! [`members`], [`seal_ahead`]); the fleet that says it ([`crew`], [`fleet`], [`links`], [`pacing`]); what arrived
+//! ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the kernel and it say of itself ([`meter`],
+//! [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`]).
 #![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod cores;
+pub mod crew;
+pub mod embedded;
+pub mod fleet;
+pub mod lines;
+pub mod links;
+pub mod managed;
+pub mod members;
+pub mod meter;
+pub mod metrics;
+pub mod outcome;
+pub mod pacing;
+pub mod plan;
+pub mod proc;
+pub mod progress;
+pub mod reader;
+pub mod report;
+pub mod run;
+pub mod seal_ahead;
+pub mod tally;

@@ -1,0 +1,490 @@
+//! One generator: a thread that plays its share of the fleet.
+//!
+//! Each agent is the sans-IO one of `agent`: start-up, acknowledgement, keep-alives, reconnects are its own decisions.
+//! What it does not do here is seal its events, which was done ahead; it is told their counters as they go.
+//!
+//! ```text
+//! loop {
+//!     admit agents that have not started yet       // bounded in flight
+//!     what is due of the plan -> sends             // open loop
+//!     one turn of the rings -> events -> agents    // at most QUANTUM
+//!     timers -> agents
+//! }
+//! ```
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use agent::{Agent, AgentSettings, Output, Profile, State, Tools, Transport};
+use bytes::Bytes;
+use codec::{Counter, FRAME_HEADER_BYTES, FrameAt, Method};
+use hdrhistogram::Histogram;
+
+use crate::cli::{Dialect, Protocol};
+use crate::links::{LinkEvent, Links, Route};
+use crate::members::{CounterBase, Member};
+use crate::pacing::Pacer;
+use crate::plan::{Plan, mix};
+use crate::proc::CpuTime;
+use crate::reader::RunClock;
+use crate::seal_ahead::SealedAhead;
+
+/// How long a turn may wait: what is due in between goes out together, this much late at most.
+const QUANTUM: Duration = Duration::from_micros(250);
+/// A turn ends earlier if so much has happened.
+const COMPLETIONS_OF_A_TURN: u32 = 1_024;
+/// Writes of one turn; a late generator looks at its agents in between.
+const WRITES_OF_A_TURN: u32 = 2_048;
+
+/// What every generator of a run has in common.
+#[derive(Debug)]
+pub struct FleetSpec {
+    /// Who.
+    pub members: Vec<Member>,
+    /// When.
+    pub plan: Plan,
+    /// What.
+    pub sealed: SealedAhead,
+    /// With which counters it was sealed.
+    pub counters: CounterBase,
+    /// Transport of each agent.
+    pub protocol: Protocol,
+    /// Whose agents they are.
+    pub dialect: Dialect,
+    /// Cipher of what they say by themselves.
+    pub method: Method,
+    /// Time between keep-alives.
+    pub notify_time: Duration,
+    /// Time between two tries to connect.
+    pub reconnect_time: Duration,
+    /// The manager.
+    pub target: SocketAddr,
+    /// Source addresses on a loopback target.
+    pub sources: u32,
+    /// Agents of this generator between connect and acknowledgement at a time.
+    pub connect_in_flight: u32,
+    /// New agents a second of this generator; 0: no limit.
+    pub connect_rate: u32,
+    /// Cores of the thread.
+    pub cores: Vec<usize>,
+    /// How many generators there are.
+    pub generators: u32,
+    /// When the run begins.
+    pub clock: RunClock,
+}
+
+/// What others may know of the generators while they work, and the word to stop. Sums over all generators.
+#[derive(Debug, Default)]
+pub struct FleetProgress {
+    /// Agents that have been acknowledged once.
+    pub connected: AtomicU64,
+    /// Agents that are acknowledged and not locked, now.
+    pub ready: AtomicU64,
+    /// Generators that have pushed all that they had.
+    pub finished: AtomicU64,
+    /// Events that are due.
+    pub due: AtomicU64,
+    /// Events that the kernel took.
+    pub taken: AtomicU64,
+    /// Times an agent was locked: it lost its manager.
+    pub locked: AtomicU64,
+    /// CPU time of the threads, nanoseconds.
+    pub cpu_nanoseconds: AtomicU64,
+    /// Set to take nothing more from the plan.
+    pub hold: AtomicBool,
+    /// Set to end the run.
+    pub stop: AtomicBool,
+}
+
+/// The account of one generator.
+#[derive(Debug)]
+pub struct GeneratorAccount {
+    /// Events that were due.
+    pub due: u64,
+    /// Of these, those of agents that speak TCP.
+    pub due_tcp: u64,
+    /// Events whose bytes the kernel took, at least in part.
+    pub taken: u64,
+    /// Events that the kernel refused.
+    pub refused: u64,
+    /// How late writes were taken from the plan.
+    pub lateness: Histogram<u64>,
+    /// Acknowledgements, of start-ups and keep-alives.
+    pub acknowledgements: u64,
+}
+
+/// One agent as a generator plays it.
+struct Player {
+    agent: Agent,
+    /// Its position in the plan's order.
+    position: u64,
+    is_tcp: bool,
+    /// Writes that are due, and of these those that were pushed.
+    writes_due: u64,
+    writes_pushed: u64,
+    /// When the heap will give it its next timeout.
+    timer: Option<Duration>,
+    was_ready: bool,
+    is_ready: bool,
+}
+
+/// One generator at work.
+struct Generator {
+    spec: Arc<FleetSpec>,
+    progress: Arc<FleetProgress>,
+    players: Vec<Player>,
+    links: Links,
+    tools: Tools,
+    timers: BinaryHeap<Reverse<(Duration, u32)>>,
+    pacer: Pacer,
+    epoch: Instant,
+    now: Duration,
+    admitted: u32,
+    connected: u32,
+    acknowledgements: u64,
+    due: u64,
+    due_tcp: u64,
+    published: Published,
+}
+
+/// What of the sums was added to the progress already.
+#[derive(Default)]
+struct Published {
+    due: u64,
+    taken: u64,
+    cpu_nanoseconds: u64,
+}
+
+/// Plays one generator's share of the fleet until told to stop.
+///
+/// # Errors
+/// What this host lacks, or what the kernel says to the rings.
+pub fn play(
+    spec: &Arc<FleetSpec>,
+    progress: &Arc<FleetProgress>,
+    generator: u32,
+) -> Result<GeneratorAccount, String> {
+    crate::cores::pin_this_thread(&spec.cores).map_err(|error| error.to_string())?;
+    let mut generator = Generator::new(spec, progress, generator)?;
+    let mut finished = false;
+    while !progress.stop.load(Ordering::Relaxed) {
+        generator.turn().map_err(|error| format!("io_uring: {error}"))?;
+        if !finished && generator.is_finished() {
+            finished = true;
+            progress.finished.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    generator.finish()
+}
+
+impl Generator {
+    fn new(spec: &Arc<FleetSpec>, progress: &Arc<FleetProgress>, number: u32) -> Result<Generator, String> {
+        let pacer = Pacer::new(&spec.plan, number, spec.generators);
+        let mut players = Vec::new();
+        let mut routes = Vec::new();
+        let profiles = [Transport::Udp, Transport::Tcp].map(|transport| Arc::new(profile(spec, transport)));
+        for position in 0..u64::from(spec.plan.agents()) {
+            if !Pacer::plays_position(position, number, spec.generators) {
+                continue;
+            }
+            let index = spec.plan.agent_at(position);
+            let is_tcp = spec.protocol.is_tcp(index);
+            let route = route(spec, index, is_tcp);
+            let profile = Arc::clone(&profiles[usize::from(is_tcp)]);
+            players.push(player(spec, index, position, profile, route.source.ip()));
+            routes.push(route);
+        }
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&mix(u64::from(number)).to_le_bytes());
+        Ok(Generator {
+            spec: Arc::clone(spec),
+            progress: Arc::clone(progress),
+            links: Links::new(&routes).map_err(|error| error.to_string())?,
+            players,
+            tools: Tools::new(seed),
+            timers: BinaryHeap::new(),
+            pacer,
+            epoch: Instant::now(),
+            now: Duration::ZERO,
+            admitted: 0,
+            connected: 0,
+            acknowledgements: 0,
+            due: 0,
+            due_tcp: 0,
+            published: Published::default(),
+        })
+    }
+
+    fn turn(&mut self) -> Result<(), uring::Errno> {
+        self.now = self.epoch.elapsed();
+        self.admit();
+        let running = self.spec.clock.nanoseconds();
+        if running > 0 && !self.progress.hold.load(Ordering::Relaxed) {
+            self.take_due(running);
+        }
+        let starting = self.admitted > self.connected;
+        let completions_min = if starting { 16 } else { COMPLETIONS_OF_A_TURN };
+        self.links.turn(completions_min, QUANTUM)?;
+        self.now = self.epoch.elapsed();
+        while let Some((local, event)) = self.links.next_event() {
+            self.on_link(local, event);
+        }
+        self.fire_timers();
+        self.publish();
+        Ok(())
+    }
+
+    /// Whether everything of the plan is with the kernel.
+    fn is_finished(&self) -> bool {
+        let counts = self.links.counts();
+        let plan_is_over = self.pacer.next_nanoseconds(&self.spec.plan).is_none();
+        (plan_is_over || self.progress.hold.load(Ordering::Relaxed))
+            && counts.taken + counts.refused == self.due
+    }
+
+    fn finish(mut self) -> Result<GeneratorAccount, String> {
+        self.publish();
+        let counts = self.links.counts();
+        let ended = self.links.finish();
+        ended.map_err(|error| format!("{} operations did not end", error.in_flight))?;
+        Ok(GeneratorAccount {
+            due: self.due,
+            due_tcp: self.due_tcp,
+            taken: counts.taken,
+            refused: counts.refused,
+            lateness: self.pacer.lateness().clone(),
+            acknowledgements: self.acknowledgements,
+        })
+    }
+
+    /// Lets agents start: so many at a time, so many a second.
+    fn admit(&mut self) {
+        let agents = self.players.len() as u32;
+        let allowed = match self.spec.connect_rate {
+            0 => agents,
+            rate => (self.now.as_secs_f64() * f64::from(rate)) as u32 + 1,
+        };
+        let in_flight_bound = self.connected + self.spec.connect_in_flight;
+        while self.admitted < agents.min(allowed).min(in_flight_bound) {
+            let local = self.admitted;
+            self.admitted += 1;
+            let now = self.now;
+            self.input(local, |agent, tools| agent.on_timeout(tools, now));
+        }
+    }
+
+    fn take_due(&mut self, running_nanoseconds: u64) {
+        let spec = Arc::clone(&self.spec);
+        for _ in 0..WRITES_OF_A_TURN {
+            let Some((number, _)) = self.pacer.take_due(&spec.plan, running_nanoseconds) else { return };
+            let position = number % u64::from(spec.plan.agents());
+            let local = (position / u64::from(spec.generators)) as u32;
+            self.players[local as usize].writes_due += 1;
+            let events = u64::from(spec.plan.burst());
+            self.due += events;
+            self.due_tcp += if self.players[local as usize].is_tcp { events } else { 0 };
+            self.push_writes(local);
+        }
+    }
+
+    /// Pushes what is due, as far as agent and link take it now.
+    fn push_writes(&mut self, local: u32) {
+        let spec = &self.spec;
+        let player = &mut self.players[local as usize];
+        while player.writes_pushed < player.writes_due
+            && self.links.has_room(local)
+            && player.agent.state() == State::Ready
+        {
+            let number = player.writes_pushed * u64::from(spec.plan.agents()) + player.position;
+            let burst = spec.plan.burst();
+            let last_sequence = (player.writes_pushed + 1) * u64::from(burst) - 1;
+            player.writes_pushed += 1;
+            player.agent.sealed_elsewhere(spec.counters.of_event(last_sequence));
+            if player.is_tcp {
+                self.links.send_events(local, spec.sealed.write(number), burst);
+            } else {
+                for index in 0..burst {
+                    self.links.send_events(local, spec.sealed.event(number, index), 1);
+                }
+            }
+        }
+    }
+
+    fn on_link(&mut self, local: u32, event: LinkEvent) {
+        let now = self.now;
+        match event {
+            LinkEvent::Opened => self.input(local, |agent, tools| agent.on_connected(tools, now)),
+            LinkEvent::Closed => self.input(local, |agent, tools| agent.on_closed(tools, now)),
+            LinkEvent::Writable => self.push_writes(local),
+            LinkEvent::Received(bytes) if self.players[local as usize].is_tcp => {
+                self.on_stream(local, &bytes);
+            }
+            LinkEvent::Received(bytes) => {
+                self.input(local, |agent, tools| agent.on_message(tools, now, &bytes));
+            }
+        }
+    }
+
+    fn on_stream(&mut self, local: u32, bytes: &[u8]) {
+        let now = self.now;
+        let mut frames = Vec::new();
+        let cutter = self.links.cutter(local);
+        let cut = cutter.cut(bytes, &mut frames);
+        let carried = cutter.carried().to_vec();
+        for frame in frames {
+            let message = match frame {
+                FrameAt::Carried => &carried[..],
+                FrameAt::Received(range) => &bytes[range],
+            };
+            self.input(local, |agent, tools| agent.on_message(tools, now, message));
+        }
+        if cut.is_err() {
+            self.links.close(local);
+            self.input(local, |agent, tools| agent.on_closed(tools, now));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.now;
+        while let Some(Reverse((at, local))) = self.timers.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            if self.players[local as usize].timer == Some(at) {
+                self.players[local as usize].timer = None;
+                self.input(local, |agent, tools| agent.on_timeout(tools, now));
+            }
+        }
+    }
+
+    /// Gives an agent one input, and does all that it says.
+    fn input(&mut self, local: u32, give: impl FnOnce(&mut Agent, &mut Tools)) {
+        give(&mut self.players[local as usize].agent, &mut self.tools);
+        while let Some(output) = self.tools.next_output() {
+            match output {
+                Output::Acknowledged => self.acknowledgements += 1,
+                Output::Connect => self.links.open(local),
+                Output::Disconnect => self.links.close(local),
+                Output::Locked => {
+                    self.progress.locked.fetch_add(1, Ordering::Relaxed);
+                }
+                Output::Ready => self.on_ready(local),
+                // Active responses and shared files are for an agent's other parts, which a load generator has not.
+                Output::Received(_) => {}
+                Output::Transmit(message) => self.transmit(local, message),
+            }
+        }
+        self.note_state(local);
+        self.schedule(local);
+        self.push_writes(local);
+    }
+
+    fn on_ready(&mut self, local: u32) {
+        if !std::mem::replace(&mut self.players[local as usize].was_ready, true) {
+            self.connected += 1;
+            self.progress.connected.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn transmit(&mut self, local: u32, message: Vec<u8>) {
+        let bytes = if self.players[local as usize].is_tcp {
+            let mut framed = Vec::with_capacity(FRAME_HEADER_BYTES + message.len());
+            codec::frame(&message, &mut framed);
+            Bytes::from(framed)
+        } else {
+            Bytes::from(message)
+        };
+        self.links.send_own(local, bytes);
+    }
+
+    fn note_state(&mut self, local: u32) {
+        let player = &mut self.players[local as usize];
+        let is_ready = player.agent.state() == State::Ready;
+        match (std::mem::replace(&mut player.is_ready, is_ready), is_ready) {
+            (false, true) => drop(self.progress.ready.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.progress.ready.fetch_sub(1, Ordering::Relaxed)),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// Keeps one entry of the heap at or before the agent's next timeout.
+    fn schedule(&mut self, local: u32) {
+        let player = &mut self.players[local as usize];
+        let next = player.agent.next_timeout();
+        if player.timer != next {
+            player.timer = next;
+            self.timers.extend(next.map(|at| Reverse((at, local))));
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = Published {
+            due: self.due,
+            taken: self.links.counts().taken,
+            cpu_nanoseconds: CpuTime::of_this_thread().as_nanos() as u64,
+        };
+        let add = |sum: &AtomicU64, now: u64, before: u64| sum.fetch_add(now - before, Ordering::Relaxed);
+        add(&self.progress.due, now.due, self.published.due);
+        add(&self.progress.taken, now.taken, self.published.taken);
+        add(&self.progress.cpu_nanoseconds, now.cpu_nanoseconds, self.published.cpu_nanoseconds);
+        self.published = now;
+    }
+}
+
+fn player(spec: &FleetSpec, index: u32, position: u64, profile: Arc<Profile>, address: IpAddr) -> Player {
+    let member = &spec.members[index as usize];
+    let settings = AgentSettings {
+        profile,
+        id: member.entry.id,
+        key: Arc::clone(&member.cipher_key),
+        sends_id: member.entry.address.agent_sends_id(),
+        address,
+        sent: spec.counters.first(),
+        taken: Counter::ZERO,
+    };
+    Player {
+        agent: Agent::new(settings, Duration::ZERO),
+        position,
+        is_tcp: spec.protocol.is_tcp(index),
+        writes_due: 0,
+        writes_pushed: 0,
+        timer: None,
+        was_ready: false,
+        is_ready: false,
+    }
+}
+
+fn profile(spec: &FleetSpec, transport: Transport) -> Profile {
+    let product = match spec.dialect {
+        Dialect::Ossec => Profile::ossec(transport, spec.method),
+        Dialect::Wazuh => Profile::wazuh(transport, spec.method),
+    };
+    // An agent that keeps alive less often than it takes its manager for gone would never stay.
+    let time_reconnect = product.time_reconnect.max(spec.notify_time * 3);
+    Profile {
+        notify_time: spec.notify_time,
+        reconnect_interval: spec.reconnect_time,
+        time_reconnect,
+        ..product
+    }
+}
+
+/// An agent whose line of client.keys names one host speaks from there; the others are spread over the sources.
+fn route(spec: &FleetSpec, index: u32, is_tcp: bool) -> Route {
+    let target = spec.target;
+    let spread = match target.ip() {
+        IpAddr::V4(address) if address.is_loopback() && spec.sources > 0 => {
+            let source = index % spec.sources;
+            IpAddr::V4(Ipv4Addr::new(127, 1, (source / 250) as u8, (source % 250 + 1) as u8))
+        }
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let source = spec.members[index as usize].entry.address.single_host().unwrap_or(spread);
+    Route { is_tcp, source: SocketAddr::new(source, 0), target }
+}
