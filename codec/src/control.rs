@@ -46,8 +46,6 @@ pub enum ControlError {
     NoNewline,
     /// A request without counter.
     RequestCounter,
-    /// The start-up's JSON is none.
-    StartupJson,
 }
 
 impl fmt::Display for ControlError {
@@ -59,7 +57,6 @@ impl fmt::Display for ControlError {
                 "the control message is unknown, and no keep-alive since it has no newline"
             }
             ControlError::RequestCounter => "the request or its answer has no counter",
-            ControlError::StartupJson => "the start-up message holds something that is no JSON object",
         })
     }
 }

@@ -42,7 +42,7 @@ impl<'a> FromAgent<'a> {
     pub fn parse(text: &'a [u8]) -> Option<Result<FromAgent<'a>, ControlError>> {
         let said = until_nul(text.strip_prefix(CONTROL_PREFIX)?);
         Some(if let Some(raw) = said.strip_prefix(STARTUP) {
-            version(raw).map(|version| FromAgent::Startup { version, raw })
+            Ok(FromAgent::Startup { version: version(raw), raw })
         } else if said.starts_with(SHUTDOWN) {
             Ok(FromAgent::Shutdown)
         } else if let Some(answer) = said.strip_prefix(REQUEST) {
@@ -53,18 +53,14 @@ impl<'a> FromAgent<'a> {
     }
 }
 
-fn version(raw: &[u8]) -> Result<Option<Cow<'_, str>>, ControlError> {
+/// A start-up that names no version, or not as we know it, is a start-up all the same: its agent waits for the ack.
+fn version(raw: &[u8]) -> Option<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Startup<'a> {
         #[serde(borrow, default)]
         version: Option<Cow<'a, str>>,
     }
-    if raw.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_slice::<Startup<'_>>(raw)
-        .map(|startup| startup.version)
-        .map_err(|_| ControlError::StartupJson)
+    serde_json::from_slice::<Startup<'_>>(raw).ok()?.version
 }
 
 fn request_answer(answer: &[u8]) -> Result<FromAgent<'_>, ControlError> {
@@ -118,8 +114,9 @@ mod tests {
             parse(br#"#!-agent startup {"extra":[1,{}],"version":null}"#),
             Some(Ok(startup(None, more)))
         );
-        assert_eq!(parse(b"#!-agent startup {"), Some(Err(ControlError::StartupJson)));
-        assert_eq!(parse(br#"#!-agent startup {"version":7}"#), Some(Err(ControlError::StartupJson)));
+        assert_eq!(parse(b"#!-agent startup {"), Some(Ok(startup(None, b"{"))));
+        let number = br#"{"version":7}"#;
+        assert_eq!(parse(br#"#!-agent startup {"version":7}"#), Some(Ok(startup(None, number))));
         assert_eq!(parse(b"#!-agent shutdown "), Some(Ok(FromAgent::Shutdown)));
         let answer = FromAgent::RequestAnswer { counter: b"123", payload: b"err Invalid request" };
         assert_eq!(parse(b"#!-req 123 err Invalid request"), Some(Ok(answer)));
@@ -134,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn deep_json_is_refused_not_followed() {
+    fn deep_json_is_not_followed() {
         let mut text = b"#!-agent startup {\"a\":".to_vec();
         text.extend(std::iter::repeat_n(b'[', 60_000));
-        assert_eq!(FromAgent::parse(&text), Some(Err(ControlError::StartupJson)));
+        assert!(matches!(FromAgent::parse(&text), Some(Ok(FromAgent::Startup { version: None, .. }))));
     }
 
     proptest! {

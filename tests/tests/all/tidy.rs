@@ -47,6 +47,23 @@ fn loadgen_knows_the_daemon_in_one_file() {
     assert!(users.len() <= 1, "{users:?}");
 }
 
+/// docs/COMPATIBILITY.md promises a test for each row: the last cell of a row names a function that is there.
+#[test]
+fn every_row_of_compatibility_names_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/COMPATIBILITY.md")).unwrap();
+    let sources = sources();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| feature"));
+    let mut count = 0;
+    for row in rows {
+        let cell = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap().trim();
+        let test = cell.trim_matches('`');
+        let function = format!("fn {test}(");
+        assert!(sources.iter().any(|(_, text)| text.contains(&function)), "no test {cell} for: {row}");
+        count += 1;
+    }
+    assert!(count > 30, "the tables are read: {count} rows");
+}
+
 #[test]
 fn files_are_short() {
     for (path, text) in sources() {
