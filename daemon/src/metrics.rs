@@ -49,6 +49,12 @@ pub struct ShardMetrics {
     pub closed: ByReason,
     /// Connections accepted.
     pub accepted: Stored,
+    /// Of these: closed at once for a limit, by the index of `manager::Refusal`.
+    pub refused: ByReason,
+    /// Connections closed because their agent did not read what was sent to it (in `closed` as the peer's doing).
+    pub slow_readers: Stored,
+    /// Datagrams to agents that were not sent: too many at once, or refused by the kernel.
+    pub replies_dropped: Stored,
     /// Connections open now.
     pub connections: Stored,
     /// Connections open now that have authenticated.

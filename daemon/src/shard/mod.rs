@@ -81,7 +81,7 @@ pub enum ShardError {
         errno: Errno,
     },
     /// The kernel has no random numbers to seal with.
-    Random(String),
+    Random(Errno),
     /// The host lacks what a ring needs.
     Ring(Unsupported),
     /// A ring failed while it ran.
@@ -220,6 +220,8 @@ impl Shard {
             self.due.tick = now + TICK;
             self.due.accepts = true;
             self.count_kernel_drops();
+            self.revive_datagrams();
+            self.sinks.follow_renames();
         }
     }
 

@@ -7,13 +7,10 @@
 
 use std::collections::VecDeque;
 
-use manager::{ConnectionId, Time};
-use uring::{Op, Tag};
-
 use super::batch::Ending;
-use super::op_kind::OpKind;
 use super::{Shard, TURN_MESSAGES_MAX};
 use crate::sink::Level;
+use manager::{ConnectionId, Time};
 
 /// What is decoded at once of a connection's kept bytes.
 const SLICE_BYTES: usize = 16 * 1024;
@@ -55,16 +52,14 @@ impl Shard {
         if self.stopping.is_some() {
             return;
         }
-        let (ring, slot) = self.place(id.slot);
         let Some(connection) = self.connections.find(id).filter(|connection| !connection.paused) else {
             return;
         };
         connection.paused = true;
         if connection.receiving {
-            let ring = &mut self.rings[ring];
-            let tag = ring.slots.tag(OpKind::ReceiveStream as u8, slot);
-            ring.ring.push(Op::Cancel { tag }, Tag::new(OpKind::Cancel as u8, 0, 0));
+            self.cancel_receive(id);
         }
+        self.forget_closed();
         self.pressure.paused.push_back(id);
         self.pressure.paused_now += 1;
         self.pressure.pauses += 1;
@@ -72,9 +67,17 @@ impl Shard {
         self.act(None);
     }
 
+    /// Keeps the list of paused connections short, however many of them are closed in a long stall.
+    fn forget_closed(&mut self) {
+        if self.pressure.paused.len() as u64 > 2 * self.pressure.paused_now + 64 {
+            self.pressure.paused.retain(|id| self.connections.find(*id).is_some());
+        }
+    }
+
     /// Lets paused connections go on, if the sinks have become empty enough.
     pub(super) fn relieve(&mut self, now: Time) {
         if self.pressure.paused.is_empty() {
+            self.pressure.resuming = false;
             return;
         }
         self.pressure.resuming |= self.sinks.level() == Level::Low;

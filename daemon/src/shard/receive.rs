@@ -8,6 +8,9 @@ use super::batch::Ending;
 use super::op_kind::OpKind;
 use crate::sink::Level;
 
+/// A connection that has this much kept is not read on, until all of it is decoded.
+const HELD_BYTES_MAX: usize = 64 * 1024;
+
 impl Shard {
     /// Receives datagrams of a listener from now on.
     pub(super) fn arm_datagrams(&mut self, listener: usize) {
@@ -33,8 +36,18 @@ impl Shard {
             self.listeners[listener].starved = true;
             let group = self.rings[0].datagrams.expect("datagrams were received into it");
             self.rings[0].ring.starve(group, completion.tag);
-        } else if self.stopping.is_none() {
+        } else if self.stopping.is_none() && completion.result.is_ok() {
             self.arm_datagrams(listener);
+        }
+    }
+
+    /// Receives again where an error of the host's had ended it.
+    pub(super) fn revive_datagrams(&mut self) {
+        for listener in 0..self.listeners.len() {
+            let state = &self.listeners[listener];
+            if !state.receiving && !state.starved && self.stopping.is_none() {
+                self.arm_datagrams(listener);
+            }
         }
     }
 
@@ -132,9 +145,22 @@ impl Shard {
             self.batch.leases.push((ring, lease));
             return;
         }
+        let before = connection.held.len();
         connection.held.append(ring_of_lease.bytes(&lease));
         ring_of_lease.give_back(lease);
+        let crossed = before < HELD_BYTES_MAX && connection.held.len() >= HELD_BYTES_MAX;
+        if crossed && connection.receiving {
+            self.cancel_receive(id);
+        }
         self.queue_backlog(id);
+    }
+
+    /// Has the kernel end a connection's receive; what it has by then still comes.
+    pub(super) fn cancel_receive(&mut self, id: ConnectionId) {
+        let (ring, slot) = self.place(id.slot);
+        let ring = &mut self.rings[ring];
+        let tag = ring.slots.tag(OpKind::ReceiveStream as u8, slot);
+        ring.ring.push(Op::Cancel { tag }, Tag::new(OpKind::Cancel as u8, 0, 0));
     }
 
     /// The peer is done. What it sent before comes first.

@@ -1,11 +1,12 @@
 //! A shard's numbers, stored where the control plane reads them.
 
-use manager::{CloseReason, Reason, Time};
+use manager::{CloseReason, Reason, Refusal, Time};
 
 use super::Shard;
 use crate::metrics::{REASONS_MAX, SinkFailure};
 
-const _: () = assert!(Reason::COUNT <= REASONS_MAX && CloseReason::COUNT <= REASONS_MAX);
+const _: () = assert!(Reason::COUNT <= REASONS_MAX);
+const _: () = assert!(CloseReason::COUNT <= REASONS_MAX && Refusal::COUNT <= REASONS_MAX);
 
 /// What the shard itself counts.
 #[derive(Debug, Default)]
@@ -33,7 +34,12 @@ impl Shard {
             stored.set(count);
         }
         metrics.received_bytes.set(self.tally.received_bytes);
+        for (stored, count) in metrics.refused.0.iter().zip(counters.refused) {
+            stored.set(count);
+        }
         metrics.accepted.set(self.connections.accepted());
+        metrics.slow_readers.set(self.outgoing.slow_readers);
+        metrics.replies_dropped.set(self.outgoing.replies_dropped);
         metrics.connections.set(counters.connections);
         metrics.connections_authenticated.set(counters.authenticated);
         metrics.connections_paused.set(self.pressure.paused_now);

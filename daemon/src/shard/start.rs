@@ -115,8 +115,11 @@ fn manager_settings(settings: &Settings) -> manager::Settings {
 }
 
 /// Fills `bytes` with random numbers of the operating system's.
-fn getrandom(bytes: &mut [u8]) -> Result<(), ShardError> {
-    use std::io::Read;
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(bytes));
-    read.map_err(|error| ShardError::Random(error.to_string()))
+fn getrandom(bytes: &mut [u8; 32]) -> Result<(), ShardError> {
+    // Up to 256 bytes come whole, once the kernel has gathered enough at boot.
+    match rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()) {
+        Ok(32) => Ok(()),
+        Ok(_) => Err(ShardError::Random(uring::Errno::AGAIN)),
+        Err(errno) => Err(ShardError::Random(errno)),
+    }
 }

@@ -121,6 +121,18 @@ impl Archive {
         }
     }
 
+    /// Notices that the file is not at its path any more; the next write makes it anew.
+    pub(super) fn follow_rename(&mut self) {
+        let Some(file) = &self.file else { return };
+        let same = match (rustix::fs::fstat(file), rustix::fs::stat(&self.path)) {
+            (Ok(ours), Ok(there)) => (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino),
+            (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+        };
+        if !same {
+            self.file = None;
+        }
+    }
+
     /// Gives up what is held.
     ///
     /// # Panics
@@ -264,6 +276,26 @@ mod tests {
         assert_eq!(bytes_of(archive.pump(now, false)), &b"\ntwo\n"[..]);
         archive.on_written(now, Ok(5));
         assert_eq!((archive.state(), archive.counters().delivered), (SinkState::Taking, 1));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("archives.log"), folder.path().join("archives.1"));
+        let mut archive = archive(&folder);
+        let now = Time::from_seconds(5);
+        for (line, rename) in [(&b"one\n"[..], false), (b"two\n", true)] {
+            if rename {
+                std::fs::rename(&path, &moved).unwrap();
+            }
+            archive.follow_rename();
+            take(&mut archive, line);
+            let _ = bytes_of(archive.pump(now, true));
+            archive.on_written(now, Ok(4));
+            archive.follow_rename();
+        }
+        assert!(path.exists() && moved.exists());
+        balanced(&archive);
     }
 
     #[test]

@@ -128,6 +128,16 @@ impl Sinks {
         }
     }
 
+    /// Lets archives that were moved away (rotated) go on in a new file: once a second.
+    pub(crate) fn follow_renames(&mut self) {
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.follow_rename(),
+                Sink::Queue { .. } => {}
+            }
+        }
+    }
+
     /// Takes an event over, into every sink.
     pub(crate) fn take(&mut self, published: &Published<'_>) {
         let Published { agent, event, from: _, transport: _ } = published;

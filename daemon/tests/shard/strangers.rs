@@ -97,6 +97,7 @@ fn an_agent_that_never_reads_is_closed_and_nobody_else_is() {
     let writing = std::thread::spawn(move || while writer.write_all(&pings).is_ok() {});
     bed.until("the deaf one is closed", |bed| bed.sum(|metrics| metrics.connections.read()) == 3);
     writing.join().unwrap();
+    assert_eq!(bed.sum(|metrics| metrics.slow_readers.read()), 1);
     for agent in &mut others {
         agent.say(crate::bed::STARTUP);
         assert_eq!(agent.hear(), crate::bed::ACK);
@@ -124,6 +125,7 @@ fn connections_beyond_the_limit_are_closed_at_once() {
     let bed = Bed::with(1, Ports::Own, |settings| settings.shards.connections_max = 2);
     let mut held: Vec<TcpAgent> = (1..=2).map(|number| TcpAgent::started(number, bed.address())).collect();
     assert!(is_closed(&mut connect(bed.address())));
+    assert_eq!(bed.sum(|metrics| metrics.refused.sum()), 1);
     held.pop();
     bed.until("one has gone", |bed| bed.sum(|metrics| metrics.connections.read()) == 1);
     TcpAgent::started(3, bed.address());
