@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use manager::{CloseReason, Reason};
+use manager::{CloseReason, Reason, Refusal};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
@@ -81,6 +81,8 @@ const SHARD_COUNTERS: &[OfShard] = &[
     ("control", "Control messages", |shard| &shard.control),
     ("sent", "Messages sent to agents", |shard| &shard.sent),
     ("connections_accepted", "TCP connections accepted", |shard| &shard.accepted),
+    ("replies_dropped", "Datagrams to agents that were not sent", |shard| &shard.replies_dropped),
+    ("slow_readers", "TCP connections closed because their agent did not read", |shard| &shard.slow_readers),
     ("pauses", "Times a TCP connection was not read because a sink was over its soft bound", |shard| {
         &shard.pauses
     }),
@@ -144,6 +146,14 @@ impl Collector for Numbers {
                 .map(move |reason| ([label.clone(), labelled("reason", reason.name())], count(reason)))
         });
         counters(&mut encoder, "connections_closed", "TCP connections that ended, by reason", closed)?;
+        let refused = self.labelled().flat_map(|(label, shard)| {
+            let count = move |reason: Refusal| shard.refused.0[reason.index()].read();
+            Refusal::ALL
+                .into_iter()
+                .map(move |reason| ([label.clone(), labelled("reason", reason.name())], count(reason)))
+        });
+        let help = "TCP connections closed at once, by the limit that was reached";
+        counters(&mut encoder, "connections_refused", help, refused)?;
         for (name, help, stored) in SHARD_GAUGES {
             let values = self.labelled().map(|(label, shard)| ([label], stored(shard).read()));
             gauges(&mut encoder, name, help, values)?;
@@ -271,6 +281,6 @@ mod tests {
         let helps = text.lines().filter(|line| line.starts_with("# HELP ")).count();
         assert_eq!(families, helps);
         let expected = SHARD_COUNTERS.len() + SHARD_GAUGES.len() + SINK_COUNTERS.len() + SINK_GAUGES.len();
-        assert_eq!(families, expected + CONTROL_COUNTERS.len() + CONTROL_GAUGES.len() + 5);
+        assert_eq!(families, expected + CONTROL_COUNTERS.len() + CONTROL_GAUGES.len() + 6);
     }
 }
