@@ -98,6 +98,10 @@ impl Outcome {
                 loss_unattributed,
                 loss_share: lost as f64 / crew.due.max(1) as f64,
                 loadgen_busy_share: busy_share,
+                manager_waited_share: self
+                    .meter
+                    .cpu_time()
+                    .map(|cpu| cpu.waited_nanoseconds as f64 / 1e9 / seconds),
                 manager_rss_peak_bytes: memory.map(|memory| memory.resident_peak_bytes),
                 manager_dropped: losses.dropped,
                 ..self.details(job, &counts)

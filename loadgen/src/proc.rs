@@ -15,6 +15,8 @@ pub struct CpuTime {
     pub user_nanoseconds: u64,
     /// In the kernel, nanoseconds.
     pub system_nanoseconds: u64,
+    /// Not used but wanted: its threads could have run and had no core, nanoseconds.
+    pub waited_nanoseconds: u64,
 }
 
 impl CpuTime {
@@ -23,6 +25,7 @@ impl CpuTime {
         CpuTime {
             user_nanoseconds: self.user_nanoseconds.saturating_sub(earlier.user_nanoseconds),
             system_nanoseconds: self.system_nanoseconds.saturating_sub(earlier.system_nanoseconds),
+            waited_nanoseconds: self.waited_nanoseconds.saturating_sub(earlier.waited_nanoseconds),
         }
     }
 
@@ -31,6 +34,7 @@ impl CpuTime {
         CpuTime {
             user_nanoseconds: self.user_nanoseconds + other.user_nanoseconds,
             system_nanoseconds: self.system_nanoseconds + other.system_nanoseconds,
+            waited_nanoseconds: self.waited_nanoseconds + other.waited_nanoseconds,
         }
     }
 
@@ -61,16 +65,15 @@ pub fn cpu_time(pid: i32) -> io::Result<CpuTime> {
     let folder = format!("/proc/{pid}");
     let ticks = parse_stat(&fs::read_to_string(format!("{folder}/stat"))?).ok_or_else(unreadable)?;
     let tick_nanoseconds = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    let threads = threads_sum(Path::new(&folder)).unwrap_or_default();
     let ticked = CpuTime {
         user_nanoseconds: ticks.user * tick_nanoseconds,
         system_nanoseconds: ticks.system * tick_nanoseconds,
+        waited_nanoseconds: threads.waited_nanoseconds,
     };
     let ticked_sum = ticked.user_nanoseconds + ticked.system_nanoseconds;
     // Below the ticks, the sum misses threads that have ended.
-    Ok(match threads_nanoseconds(Path::new(&folder)) {
-        Some(precise) if precise >= ticked_sum => share_out(precise, ticked),
-        Some(_) | None => ticked,
-    })
+    Ok(if threads.run_nanoseconds > ticked_sum { share_out(threads.run_nanoseconds, ticked) } else { ticked })
 }
 
 /// Reads the memory of a process.
@@ -136,23 +139,32 @@ fn parse_udp(text: &str, port: u16) -> Vec<(u64, u64)> {
     text.lines().skip(1).filter_map(socket).collect()
 }
 
-fn threads_nanoseconds(folder: &Path) -> Option<u64> {
-    let mut sum = 0;
+/// What schedstat says of all living threads.
+#[derive(Debug, Clone, Copy, Default)]
+struct Threads {
+    run_nanoseconds: u64,
+    waited_nanoseconds: u64,
+}
+
+fn threads_sum(folder: &Path) -> Option<Threads> {
+    let mut sum = Threads::default();
     for thread in fs::read_dir(folder.join("task")).ok()? {
         // A thread that ends while we read is missing from the sum, as all that ended before.
         let Ok(text) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
-        sum += text.split_ascii_whitespace().next()?.parse::<u64>().ok()?;
+        let mut fields = text.split_ascii_whitespace().map(str::parse::<u64>);
+        sum.run_nanoseconds += fields.next()?.ok()?;
+        sum.waited_nanoseconds += fields.next()?.ok()?;
     }
-    (sum > 0).then_some(sum)
+    Some(sum)
 }
 
 fn share_out(precise: u64, ticked: CpuTime) -> CpuTime {
     let sum = ticked.user_nanoseconds + ticked.system_nanoseconds;
     if sum == 0 {
-        return CpuTime { user_nanoseconds: precise, system_nanoseconds: 0 };
+        return CpuTime { user_nanoseconds: precise, ..ticked };
     }
     let user = (precise as f64 * ticked.user_nanoseconds as f64 / sum as f64) as u64;
-    CpuTime { user_nanoseconds: user, system_nanoseconds: precise - user }
+    CpuTime { user_nanoseconds: user, system_nanoseconds: precise - user, ..ticked }
 }
 
 fn unreadable() -> io::Error {
@@ -192,9 +204,11 @@ mod tests {
 
     #[test]
     fn the_precise_sum_is_shared_as_the_ticks_say() {
-        let ticked = CpuTime { user_nanoseconds: 30_000_000, system_nanoseconds: 10_000_000 };
+        let ticked =
+            CpuTime { user_nanoseconds: 30_000_000, system_nanoseconds: 10_000_000, waited_nanoseconds: 7 };
         let time = share_out(44_000_000, ticked);
         assert_eq!((time.user_nanoseconds, time.system_nanoseconds), (33_000_000, 11_000_000));
+        assert_eq!(time.waited_nanoseconds, 7);
         assert_eq!(share_out(5, CpuTime::default()).user_nanoseconds, 5);
     }
 

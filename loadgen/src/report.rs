@@ -148,6 +148,8 @@ pub struct Details {
     pub generator_lateness_ns: Option<Latency>,
     /// Share of loadgen's cores that its threads used.
     pub loadgen_busy_share: f64,
+    /// Share of the run for which the manager's threads could have run and had no core: what else ran there.
+    pub manager_waited_share: Option<f64>,
     /// The manager's resident memory at most; null if its pid is unknown.
     pub manager_rss_peak_bytes: Option<u64>,
     /// What the embedded manager says it dropped, by reason.
@@ -274,6 +276,9 @@ impl fmt::Display for Report {
 /// Below this the reader's turns on its core decide how fast a queue socket is.
 const QUEUE_DATAGRAMS_FEW: u64 = 64;
 
+/// Above this the figures say much of the host's other work.
+const WAITED_SHARE_MUCH: f64 = 0.1;
+
 type Row = (&'static str, String);
 
 impl Report {
@@ -364,6 +369,13 @@ impl Report {
             lines.push(format!(
                 "the queue socket holds {queue_datagrams_max} datagrams (net.unix.max_dgram_qlen), so the manager waits \
                  for loadgen's reader all the time; raise it, as to 512, to measure the manager alone"
+            ));
+        }
+        let waited = self.details.manager_waited_share.unwrap_or(0.0);
+        if waited > WAITED_SHARE_MUCH {
+            lines.push(format!(
+                "the manager waited for its core for {:.0}% of the run: something else ran there, see that nothing does",
+                waited * 100.0
             ));
         }
         if self.details.interrupted {
@@ -519,6 +531,8 @@ mod tests {
         let mut full = report();
         (full.loss.queue, full.details.sink, full.details.queue_datagrams_max) = (1, "queue", Some(10));
         assert!(full.to_string().contains("max_dgram_qlen"), "{full}");
+        full.details.manager_waited_share = Some(0.5);
+        assert!(full.to_string().contains("for its core for 50% of the run"), "{full}");
         assert!(limited.contains("2.00 us = 1.50 user + 0.50 system"), "{limited}");
     }
 }
