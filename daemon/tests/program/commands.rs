@@ -1,6 +1,8 @@
 //! What an operator types.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Output};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, process::Output};
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::program::TestHome;
 
@@ -94,4 +96,22 @@ fn a_home_and_a_port_are_taken_once() {
         complaint.contains(&format!("can't serve metrics on {}: address in use", program.metrics)),
         "{complaint}"
     );
+}
+
+#[test]
+fn a_host_that_forbids_io_uring_is_told_the_cure_in_one_line() {
+    let home = TestHome::new("", "");
+    // A filter is of the thread that applies it and of what that starts, and ends with them: as in a container.
+    let refused = std::thread::spawn(move || {
+        let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+        let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+        let architecture = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, architecture).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+        text(&home.command(&[]))
+    });
+    let (code, said, complaint) = refused.join().unwrap();
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert!(complaint.contains("io_uring") && complaint.contains("seccomp"), "{complaint}");
 }
