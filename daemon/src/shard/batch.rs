@@ -92,6 +92,16 @@ impl Batch {
         }
     }
 
+    /// Throws away what a connection holds, and tells how many messages that was.
+    pub(crate) fn drop_held(&mut self, connection: &mut Connection) -> u64 {
+        self.frames.clear();
+        let bytes = connection.held.len();
+        // What follows a bad frame is no message.
+        let _ = connection.cutter.cut(connection.held.first(bytes), &mut self.frames);
+        connection.held.remove_first(bytes);
+        self.frames.drain(..).count() as u64
+    }
+
     /// The messages of one listener, as the manager takes them. `read` gives the bytes of a lease.
     pub(crate) fn incoming<'a>(
         &'a self,
@@ -188,6 +198,19 @@ mod tests {
             assert_eq!(contents(&batch), [&b"one"[..], b"", b"three", b"four"], "slices of {slice}");
             assert_eq!(batch.bytes, 12);
         }
+    }
+
+    #[test]
+    fn held_bytes_that_are_thrown_away_are_counted_as_messages() {
+        let mut connections = Connections::default();
+        let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 100, 100);
+        let mut batch = Batch::default();
+        assert_eq!(batch.drop_held(connection), 0);
+        let mut held = stream(&[b"one", b"two", b"three"]);
+        held.extend_from_slice(b"\x09\0\0\0part");
+        connection.held.append(&held);
+        assert_eq!(batch.drop_held(connection), 3, "an unfinished one is none");
+        assert!(connection.held.is_empty() && batch.is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! close() alone would neither end the requests on a socket nor free it, and a slot that is free too early would give a new
 //! connection the completions of the old one.
 
-use manager::ConnectionId;
+use manager::{ConnectionId, Reason};
 use uring::{Op, Tag};
 
 use super::Shard;
@@ -14,6 +14,11 @@ impl Shard {
     /// First: the connection is forgotten, and its operations are cancelled. Harmless if it is closed already.
     pub(super) fn begin_close(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find(id) else { return };
+        // What was kept of it in a stall is lost with it: a newer connection's counters are beyond it.
+        let lost = self.batch.drop_held(connection);
+        if lost > 0 {
+            self.manager.record_dropped(Reason::ConnectionClosed, lost);
+        }
         let operations = connection.operations();
         if connection.paused {
             self.pressure.paused_now -= 1;
