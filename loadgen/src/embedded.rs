@@ -153,7 +153,14 @@ impl Embedded {
             let killed = child.kill().and_then(|()| child.wait());
             killed.map_err(|error| format!("the embedded manager can't be killed: {error}"))?;
         }
-        self.start()?;
+        // In between a client of somebody else's may have been given the port, for a moment.
+        let deadline = Instant::now() + START_TIMEOUT;
+        while let Err(error) = self.start() {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            thread::sleep(LOOK);
+        }
         Ok(self.pid().expect("start() has just read it"))
     }
 
