@@ -3,7 +3,7 @@
 //! Top to bottom: what was asked ([`cli`]) and how a run goes ([`run`]); when who says what ([`plan`], [`lines`],
 //! [`members`], [`seal_ahead`]); the fleet that says it ([`crew`], [`fleet`], [`links`], [`pacing`]); what arrived
 //! ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the kernel and it say of itself ([`meter`],
-//! [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`]).
+//! [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`], and its table).
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -26,4 +26,5 @@ pub mod reader;
 pub mod report;
 pub mod run;
 pub mod seal_ahead;
+mod table;
 pub mod tally;
