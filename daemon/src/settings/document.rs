@@ -71,7 +71,8 @@ const COMMENTS: &[(&str, &str)] = &[
     ),
     (
         "listen.receive_buffer_bytes",
-        "SO_RCVBUF of each UDP socket. The kernel caps it at net.core.rmem_max unless ringmaster has CAP_NET_ADMIN.",
+        "SO_RCVBUF of each UDP socket: a queued message takes about 1,290 bytes, so the default holds 26,000 of them. The kernel \
+         caps it at net.core.rmem_max unless ringmaster has CAP_NET_ADMIN.",
     ),
     ("shards.cores", "\"all\", or a list as [0, 2]: one thread with one ring is pinned to each."),
     (

@@ -249,7 +249,7 @@ impl Default for Listen {
         Listen {
             addresses: vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, AGENT_PORT))],
             backlog: 4_096,
-            receive_buffer_bytes: 8 << 20,
+            receive_buffer_bytes: 32 << 20,
         }
     }
 }
