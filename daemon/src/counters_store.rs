@@ -32,13 +32,16 @@ use std::{
 use codec::{AgentId, Counter, KeyEntry, limits::LOCAL_COUNTER_MAX};
 use manager::{AgentTable, CounterSeed};
 
-use crate::home::{self, Home};
+use crate::{
+    home::{self, Home},
+    rids::{Rids, SENDER},
+};
 
 /// The counters of all agents that were ever heard, and where they are kept.
 #[derive(Debug)]
 pub struct CounterStore {
     path: PathBuf,
-    rids: PathBuf,
+    rids: Rids,
     records: Vec<Record>,
     /// Where in `records` an agent is.
     by_id: HashMap<AgentId, usize>,
@@ -70,7 +73,7 @@ impl CounterStore {
         unclean_margin: u32,
     ) -> io::Result<(CounterStore, Vec<String>)> {
         let path = home.path().join("queue/ringmaster/counters");
-        let rids = home.path().join("queue/rids");
+        let rids = Rids::new(home.path().join("queue/rids"));
         let text = match fs::read_to_string(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -83,13 +86,13 @@ impl CounterStore {
                 problems.push(format!("{}:{line}: {problem}", path.display()));
             }),
         };
-        let present = rids_present(&rids)?;
-        let rid = |name: &str| present.get(name).and_then(|file| read_rid(file));
+        let present = rids.present()?;
+        let rid = |name: &str| present.contains(name).then(|| rids.read(name)).flatten();
 
-        let sender = first_sender(stored.state, stored.sender, rid("sender_counter"), unclean_margin);
+        let sender = first_sender(stored.state, stored.sender, rid(SENDER), unclean_margin);
         let mut store = CounterStore {
             path,
-            rids,
+            rids: rids.clone(),
             records: stored.agents.into_values().collect(),
             by_id: HashMap::new(),
             collected: (Arc::default(), Vec::new()),
@@ -188,9 +191,9 @@ impl CounterStore {
     /// When a file can't be written. The store then still says that it is not clean.
     pub fn close(&self) -> io::Result<()> {
         for record in self.records.iter().filter(|record| record.moved) {
-            home::write_whole(&self.rids.join(record.id.as_str()), record.counter.to_string().as_bytes())?;
+            self.rids.write(record.id.as_str(), record.counter)?;
         }
-        home::write_whole(&self.rids.join("sender_counter"), self.sender.to_string().as_bytes())?;
+        self.rids.write(SENDER, self.sender)?;
         home::write_whole(&self.path, self.text(State::Clean).as_bytes())
     }
 
@@ -304,23 +307,6 @@ fn ahead(counter: Counter, messages: u32) -> Counter {
     Counter { global: counter.global.saturating_add(globals), local: counter.local }
 }
 
-/// OSSEC's files that are there. One look at the folder instead of one for each agent.
-fn rids_present(folder: &Path) -> io::Result<HashMap<String, PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(error) => return Err(error),
-    };
-    entries
-        .map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())))
-        .collect()
-}
-
-/// What one of OSSEC's files says; `None` for one that is empty or damaged.
-fn read_rid(path: &Path) -> Option<Counter> {
-    Counter::parse(&fs::read(path).ok()?).ok()
-}
-
 /// Tells keys apart across restarts (FNV-1a of name and key). It protects nothing and has to hide nothing: it is kept
 /// beside client.keys, for the same eyes.
 fn fingerprint(entry: &KeyEntry) -> u64 {
@@ -376,23 +362,6 @@ mod tests {
         check(State::Running, Some(3), Some(8), 11);
         check(State::Running, None, None, 3);
         assert_eq!(ahead(counter(u32::MAX, 4), 20_000), counter(u32::MAX, 4));
-    }
-
-    #[test]
-    fn rids_files_of_ossec_are_read_as_far_as_they_count() {
-        let folder = tempfile::tempdir().unwrap();
-        let check = |text: &str, expected: Option<Counter>| {
-            let path = folder.path().join("001");
-            fs::write(&path, text).unwrap();
-            assert_eq!(read_rid(&path), expected, "{text:?}");
-        };
-        check("4:17:", Some(counter(4, 17)));
-        check("4:7:7:", Some(counter(4, 7)));
-        check("10:0:", Some(counter(10, 0)));
-        check("", None);
-        check("4", None);
-        check("x:1:", None);
-        check("4294967296:1:", None);
     }
 
     fn entries(keys: &str) -> Vec<KeyEntry> {

@@ -14,6 +14,7 @@ pub mod logging;
 pub mod mail;
 pub mod metrics;
 pub mod readiness;
+mod rids;
 pub mod run;
 pub mod settings;
 pub mod shard;
