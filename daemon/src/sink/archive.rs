@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 
 use super::outbox::{BLOCK_BYTES, Outbox};
 use super::{Next, SinkCounters};
+use crate::home::FILE_MODE;
 use crate::metrics::SinkState;
 
 /// Blocks that are not full are written this often at the most.
@@ -189,7 +191,7 @@ impl Archive {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
-        let file: File = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        let file: File = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(&self.path)?;
         let file = Arc::new(OwnedFd::from(file));
         self.file = Some(Arc::clone(&file));
         Ok(file)
@@ -198,6 +200,8 @@ impl Archive {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn archive(folder: &tempfile::TempDir) -> Archive {
@@ -239,7 +243,8 @@ mod tests {
         balanced(&archive);
         archive.on_written(now, Ok(10));
         assert_eq!((archive.held(), archive.held_bytes(), archive.counters().delivered), (0, 0, 3));
-        assert!(folder.path().join("archives.log").exists());
+        let file = std::fs::metadata(folder.path().join("archives.log")).unwrap();
+        assert_eq!(file.permissions().mode() & 0o007, 0, "the world does not read what agents log");
     }
 
     #[test]
