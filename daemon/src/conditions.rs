@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use manager::{CloseReason, Reason};
+use manager::{CloseReason, DroppedFrom, Reason};
 use tracing::{info, warn};
 
 use crate::{
@@ -44,14 +44,15 @@ impl Conditions {
         for reason in Reason::ALL {
             let more = totals.dropped[reason.index()] - self.seen.dropped[reason.index()];
             if let Some(due) = self.limiter.observe(now_nanoseconds, Condition::Dropped(reason), more) {
-                lines.push(dropped_line(reason, due));
+                lines.push(dropped_line(reason, due, totals.dropped_last[reason.index()]));
             }
         }
         for reason in CloseReason::ALL {
             let Some(text) = closed_text(reason) else { continue };
             let more = totals.closed[reason.index()] - self.seen.closed[reason.index()];
             if let Some(due) = self.limiter.observe(now_nanoseconds, Condition::Closed(reason), more) {
-                lines.push(format!("{} connections closed: {text}{}", due.count, due.period()));
+                let connections = counted(due.count, "connection");
+                lines.push(format!("{connections} closed: {text}{}", due.period()));
             }
         }
         for (index, kind) in SinkKind::ALL.iter().enumerate() {
@@ -86,9 +87,20 @@ pub fn say_keys_changed(agents: usize) {
     info!("1409: client.keys changed: {agents} agents");
 }
 
-fn dropped_line(reason: Reason, due: Due) -> String {
+fn dropped_line(reason: Reason, due: Due, last: Option<DroppedFrom>) -> String {
     let number = reason.log_number().map_or_else(String::new, |number| format!("{number}: "));
-    format!("{number}{} messages dropped: {}{}", due.count, dropped_text(reason), due.period())
+    let who = match last {
+        None => String::new(),
+        Some(DroppedFrom { from, agent: None }) => format!("; the last from {from}"),
+        Some(DroppedFrom { from, agent: Some(agent) }) => format!("; the last from {from} as agent {agent}"),
+    };
+    let messages = counted(due.count, "message");
+    format!("{number}{messages} dropped: {}{}{who}", dropped_text(reason), due.period())
+}
+
+fn counted(count: u64, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 fn dropped_text(reason: Reason) -> &'static str {
@@ -155,11 +167,20 @@ mod tests {
         totals.closed[CloseReason::Silent.index()] = 1;
         assert_eq!(
             conditions.lines(3 * SECOND, &totals),
-            ["1 connections closed: nothing was heard within agents.silence_deadline_seconds"]
+            ["1 connection closed: nothing was heard within agents.silence_deadline_seconds"]
         );
+        let from = "192.0.2.7:4711".parse().unwrap();
+        totals.dropped_last[Reason::IdUnknown.index()] = Some(DroppedFrom { from, agent: None });
         assert_eq!(
             conditions.lines(62 * SECOND, &totals),
-            ["1408: 312 messages dropped: unknown id in the last 60 s"]
+            ["1408: 312 messages dropped: unknown id in the last 60 s; the last from 192.0.2.7:4711"]
+        );
+        totals.dropped[Reason::CounterDuplicate.index()] = 1;
+        totals.dropped_last[Reason::CounterDuplicate.index()] =
+            Some(DroppedFrom { from, agent: Some("001".parse().unwrap()) });
+        assert_eq!(
+            conditions.lines(63 * SECOND, &totals),
+            ["1407: 1 message dropped: duplicated counter; the last from 192.0.2.7:4711 as agent 001"]
         );
         assert_eq!(conditions.lines(200 * SECOND, &totals), Vec::<String>::new());
     }

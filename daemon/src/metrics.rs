@@ -3,7 +3,12 @@
 //! A shard owns its [`ShardMetrics`] as far as writing goes, so a store is a plain move: no locked instruction, and
 //! no line that two shards write. Readers see each number whole; sums are exact at every moment of rest.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU8, AtomicU64, Ordering},
+};
+
+use manager::DroppedLast;
 
 /// A number with one writer and any readers.
 #[derive(Debug, Default)]
@@ -69,6 +74,8 @@ pub struct ShardMetrics {
     pub buffers_exhausted: Stored,
     /// Each sink's numbers, by [`SinkKind`].
     pub sinks: [SinkMetrics; SinkKind::ALL.len()],
+    /// Whose message was dropped last, for each reason. The shard tries this lock and never waits for it.
+    pub dropped_last: Mutex<DroppedLast>,
 }
 
 /// One number for each reason.

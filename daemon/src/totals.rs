@@ -1,8 +1,11 @@
 //! What all shards counted together, and the one line that says it at the end.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+};
 
-use manager::{CloseReason, Reason};
+use manager::{CloseReason, DroppedLast, Reason};
 
 use crate::metrics::{ByReason, REASONS_MAX, ShardMetrics, SinkFailure, SinkKind, SinkState};
 
@@ -19,6 +22,8 @@ pub struct Totals {
     pub control: u64,
     /// Of these: dropped, by [`Reason::index`].
     pub dropped: [u64; Reason::COUNT],
+    /// Whose message was dropped last, by [`Reason::index`]; of one shard, if several dropped some.
+    pub dropped_last: DroppedLast,
     /// Connections that ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::COUNT],
     /// Each sink, by [`SinkKind`].
@@ -50,6 +55,10 @@ impl Totals {
             totals.control += shard.control.read();
             add_reasons(&mut totals.dropped, &shard.dropped);
             add_reasons(&mut totals.closed, &shard.closed);
+            let last = shard.dropped_last.lock().unwrap_or_else(PoisonError::into_inner);
+            for (total, last) in totals.dropped_last.iter_mut().zip(*last) {
+                *total = last.or(*total);
+            }
             for (total, sink) in totals.sinks.iter_mut().zip(&shard.sinks) {
                 total.taken += sink.taken.read();
                 total.delivered += sink.delivered.read();

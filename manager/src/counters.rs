@@ -1,6 +1,22 @@
 //! What one shard's manager counted. Plain numbers: the daemon copies them into what /metrics reads.
 
+use std::net::SocketAddr;
+
+use codec::AgentId;
+
 use crate::verdict::{CloseReason, ControlKind, Reason, Refusal, Verdict};
+
+/// Who sent a message that was dropped, as far as that is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DroppedFrom {
+    /// Where it came from.
+    pub from: SocketAddr,
+    /// Whose it claimed to be, if there is such an agent. Not proven: anybody can write an id.
+    pub agent: Option<AgentId>,
+}
+
+/// Whose message was dropped last, for each [`Reason::index`].
+pub type DroppedLast = [Option<DroppedFrom>; Reason::COUNT];
 
 /// Sums since the start, and the two gauges of connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -22,7 +22,7 @@ mod verdict;
 
 pub use action::{Action, ConnectionId, ShardId};
 pub use answer::NotSent;
-pub use counters::Counters;
+pub use counters::{Counters, DroppedFrom, DroppedLast};
 pub use manager::{Admission, Incoming, Manager, ManagerParts, Peer, Publish, Published, SinkFull};
 pub use replay::{REPLAY_WINDOW, ReplayPolicy, ReplayState, Replayed};
 pub use senders::SenderCounter;

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use codec::{FrameError, OpenSettings, Opener, Sealed, Sealer};
+use codec::{AgentId, FrameError, OpenSettings, Opener, Sealed, Sealer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::action::{Action, ConnectionId, ShardId};
 use crate::connections::{Connections, Due};
-use crate::counters::Counters;
+use crate::counters::{Counters, DroppedFrom, DroppedLast};
 use crate::receive::Looked;
 use crate::senders::SenderCounter;
 use crate::settings::Settings;
@@ -43,6 +43,7 @@ pub(crate) struct Desk {
     pub(crate) table: Arc<AgentTable>,
     pub(crate) connections: Connections,
     pub(crate) counters: Counters,
+    pub(crate) dropped_last: DroppedLast,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) sealer: Sealer,
     pub(crate) senders: Arc<SenderCounter>,
@@ -143,6 +144,7 @@ impl Manager {
                 table,
                 connections: Connections::default(),
                 counters: Counters::default(),
+                dropped_last: [None; Reason::COUNT],
                 actions: VecDeque::new(),
                 sealer: Sealer::new(),
                 senders,
@@ -174,6 +176,7 @@ impl Manager {
     /// A connection sent a frame whose length is over the limit: counted as one dropped message, and closed.
     pub fn on_bad_frame(&mut self, connection: ConnectionId, _error: FrameError) {
         self.desk.counters.record(Verdict::Dropped(Reason::FrameLength));
+        self.desk.note_dropped(Reason::FrameLength, Peer::Connection(connection), None);
         self.desk.close(connection, CloseReason::BadFrame);
         self.desk.settle();
     }
@@ -267,6 +270,11 @@ impl Manager {
         &self.desk.counters
     }
 
+    /// Whose message was dropped last, for each reason: what a log says beside a count.
+    pub fn dropped_last(&self) -> &DroppedLast {
+        &self.desk.dropped_last
+    }
+
     /// The agents as this shard knows them.
     pub fn table(&self) -> &Arc<AgentTable> {
         &self.desk.table
@@ -279,6 +287,17 @@ impl Manager {
 }
 
 impl Desk {
+    /// Remembers whose message was dropped. The address is known for datagrams, and while a connection lives.
+    pub(crate) fn note_dropped(&mut self, reason: Reason, peer: Peer, agent: Option<AgentId>) {
+        let from = match peer {
+            Peer::Datagram(from) => Some(from),
+            Peer::Connection(id) => self.connections.find(id).map(|connection| connection.from),
+        };
+        if let Some(from) = from {
+            self.dropped_last[reason.index()] = Some(DroppedFrom { from, agent });
+        }
+    }
+
     /// Ends a connection from this side; harmless if it is gone.
     pub(crate) fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
         if self.forget(connection, reason) {

@@ -47,16 +47,20 @@ impl Manager {
         let opened = self.opener.open(&sealed);
         let mut of_sealed = opened.iter();
         for (index, (incoming, looked)) in batch.iter().zip(&self.looked).enumerate() {
-            let verdict = match *looked {
-                Looked::Ping => self.desk.answer_ping(incoming.peer),
-                Looked::Refused(reason) => Verdict::Dropped(reason),
+            let (agent, verdict) = match *looked {
+                Looked::Ping => (None, self.desk.answer_ping(incoming.peer)),
+                Looked::Refused(reason) => (None, Verdict::Dropped(reason)),
                 Looked::Sealed { agent, from } => {
                     let opened = of_sealed.next().expect("each sealed message was opened");
                     let sender = Sender { agent: table.agent(agent), from, peer: incoming.peer };
-                    self.desk.decide(now, sender, opened, publisher).unwrap_or_else(Verdict::Dropped)
+                    let decided = self.desk.decide(now, sender, opened, publisher);
+                    (Some(sender.agent.entry().id), decided.unwrap_or_else(Verdict::Dropped))
                 }
             };
             self.desk.counters.record(verdict);
+            if let Verdict::Dropped(reason) = verdict {
+                self.desk.note_dropped(reason, incoming.peer, agent);
+            }
             publisher.verdict(index, verdict);
         }
         self.sealed = emptied(sealed);

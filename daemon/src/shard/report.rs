@@ -17,12 +17,15 @@ pub(super) struct Tally {
     pub(super) turn_messages: usize,
     /// Bytes of all messages.
     pub(super) received_bytes: u64,
+    /// How many messages were dropped when it was last told whose they were.
+    dropped_told: u64,
 }
 
 impl Shard {
     /// Stores everything, so that a reader at a moment of rest finds sums that balance.
     pub(super) fn report(&mut self, now: Time) {
         self.tally.turns += 1;
+        self.tell_dropped();
         let (metrics, counters) = (&self.metrics, self.manager.counters());
         metrics.received.set(counters.received);
         metrics.events.set(counters.events);
@@ -64,5 +67,17 @@ impl Shard {
         }
         metrics.turns.set(self.tally.turns);
         metrics.heartbeat_nanoseconds.set(now.as_nanoseconds());
+    }
+    /// Tells whose messages were dropped, before their number: who sees the number then finds a name. If the reader is just
+    /// looking, the next turn tells.
+    fn tell_dropped(&mut self) {
+        let dropped = self.manager.counters().dropped_total();
+        if dropped == self.tally.dropped_told {
+            return;
+        }
+        if let Ok(mut last) = self.metrics.dropped_last.try_lock() {
+            *last = *self.manager.dropped_last();
+            self.tally.dropped_told = dropped;
+        }
     }
 }

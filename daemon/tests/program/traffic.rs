@@ -102,11 +102,11 @@ fn a_new_connection_of_an_agent_takes_the_place_of_its_old_one() {
 }
 
 #[test]
-fn what_the_log_says_of_strangers_is_ossecs_number_and_a_count() {
+fn what_the_log_says_of_strangers_is_ossecs_number_a_count_and_an_address() {
     let home = TestHome::new(&format!("{WEB}\n"), "");
     let mut program = home.start();
     let udp = Udp::connect(program.address);
     udp.send(&Agent::new("999 nobody any k", Method::Blowfish).seal(b"1:a:b"));
     let line = program.wait_for_line("1408: ");
-    assert!(line.contains("1408: 1 messages dropped: unknown id"), "{line}");
+    assert!(line.contains("1408: 1 message dropped: unknown id; the last from 127.0.0.1:"), "{line}");
 }

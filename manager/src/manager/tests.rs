@@ -174,6 +174,19 @@ fn every_method_is_answered_in_kind() {
 }
 
 #[test]
+fn whose_message_was_dropped_last_is_known() {
+    let mut bench = Bench::new(Settings::default());
+    let connection = bench.connect(3);
+    assert_eq!(bench.receive(&[(udp(7), b"hello")]), [dropped(Reason::Malformed)]);
+    assert_eq!(bench.says(connection, "001", b"no queue"), dropped(Reason::EventMalformed));
+    let last = |reason: Reason| bench.manager.dropped_last()[reason.index()];
+    assert_eq!(last(Reason::Malformed), Some(DroppedFrom { from: from(7, 1_000), agent: None }));
+    let agent = last(Reason::EventMalformed).and_then(|last| last.agent);
+    assert_eq!(agent.map(|id| id.to_string()).as_deref(), Some("001"));
+    assert_eq!(last(Reason::WrongKey), None);
+}
+
+#[test]
 fn control_messages_without_answer() {
     for (text, verdict) in [
         (&b"#!-agent shutdown "[..], Verdict::Control(ControlKind::Shutdown)),
