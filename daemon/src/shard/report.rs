@@ -27,8 +27,6 @@ impl Shard {
         self.tally.turns += 1;
         self.tell_dropped();
         let (metrics, counters) = (&self.metrics, self.manager.counters());
-        metrics.received.set(counters.received);
-        metrics.events.set(counters.events);
         metrics.control.set(counters.control_total());
         for (stored, count) in metrics.dropped.0.iter().zip(counters.dropped) {
             stored.set(count);
@@ -65,6 +63,9 @@ impl Shard {
             stored.failed[SinkFailure::TooLong as usize].set(counters.too_long);
             stored.set_state(report.state);
         }
+        // Last, so that who waits for one of these finds what became of the messages.
+        metrics.events.set(counters.events);
+        metrics.received.set(counters.received);
         metrics.turns.set(self.tally.turns);
         metrics.heartbeat_nanoseconds.set(now.as_nanoseconds());
     }

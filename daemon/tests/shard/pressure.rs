@@ -142,7 +142,7 @@ fn a_reader_that_went_away_gets_everything_when_it_is_back() {
         agent.say(event(1, sequence).as_bytes());
     }
     bed.until("all are taken", |bed| bed.sum(|metrics| metrics.events.read()) == 100);
-    assert_eq!(queue(&bed.metrics[0]).state(), SinkState::Away);
+    bed.until("the sink says so again", |bed| queue(&bed.metrics[0]).state() == SinkState::Away);
     let reader = bed.reader();
     for sequence in 1..100 {
         assert_eq!(reader.next(), datagram(1, sequence));

@@ -16,7 +16,7 @@ fn a_stop_hands_over_what_is_held() {
         (0..EVENTS).flat_map(|sequence| agent.identity.frame(event(1, sequence).as_bytes())).collect();
     agent.stream.write_all(&frames).unwrap();
     bed.until("all are taken", |bed| bed.sum(|metrics| metrics.events.read()) == u64::from(EVENTS));
-    assert!(queue(&bed.metrics[0]).held.read() > 0, "the kernel does not hold so many");
+    bed.until("the kernel does not hold so many", |bed| queue(&bed.metrics[0]).held.read() > 0);
     bed.stop();
     assert!(agent.is_closed(), "agents learn at once that nobody takes their events");
     assert!(queue(&bed.metrics[0]).held.read() > 0);
