@@ -75,11 +75,6 @@ impl AddressRule {
         }
     }
 
-    /// Whether the rule is `any`: then late Wazuh managers write the peer's address in its place.
-    pub fn is_any(&self) -> bool {
-        self.network == Network::Any && !self.negated
-    }
-
     /// The rule as a location names it: as written, less the `/n`.
     ///
     /// Source: ossec-hids 4.3.0 `os_crypto/shared/keys.c`, `__chash`.
@@ -234,7 +229,7 @@ mod tests {
         assert_eq!(rule("127.0.4.0/24").location_text(), "127.0.4.0");
         assert_eq!(rule("!10.1.0.0/255.255.0.0").location_text(), "!10.1.0.0");
         assert_eq!(rule("any").location_text(), "any");
-        assert!(rule("any").is_any() && !rule("!any").is_any() && AddressRule::any().is_any());
+        assert_eq!(rule("any"), AddressRule::any());
     }
 
     #[test]
