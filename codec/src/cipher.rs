@@ -9,15 +9,15 @@
 //! ```
 
 use crate::digest::HexDigest;
+use crate::fast::{blowfish, cpu};
 use aes::cipher::array::Array;
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit, KeyIvInit};
+use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use aes::{Aes256Dec, Aes256Enc};
-use blowfish::Blowfish;
 use std::fmt;
 use std::sync::OnceLock;
 
 /// Bytes of a Blowfish block.
-pub(crate) const BLOWFISH_BLOCK_BYTES: usize = 8;
+pub(crate) const BLOWFISH_BLOCK_BYTES: usize = blowfish::BLOCK_BYTES;
 /// Bytes of an AES block, and of its initialization vector.
 pub(crate) const AES_BLOCK_BYTES: usize = 16;
 
@@ -97,11 +97,14 @@ impl fmt::Display for Method {
 /// What one agent and its manager encrypt with. Made once for each agent and kept.
 ///
 /// The Blowfish tables (4 KiB, some microseconds) are made on first use, so that a fleet on AES pays nothing for them; an
-/// AES key schedule is cheaper to make for each message than to fetch from memory.
+/// AES key schedule is cheaper to make for each message than to fetch from memory. The rest is one cache line.
+#[repr(align(64))]
 pub struct CipherKey {
     derived: [u8; DERIVED_BYTES],
-    blowfish: OnceLock<Box<Blowfish>>,
+    blowfish: OnceLock<Box<blowfish::Schedule>>,
 }
+
+const _: () = assert!(size_of::<CipherKey>() == 64, "one cache line");
 
 impl CipherKey {
     /// The key of the agent that client.keys lists with this name, id and key.
@@ -126,35 +129,47 @@ impl CipherKey {
         std::str::from_utf8(&self.derived).expect("the derived key is hexadecimal digits")
     }
 
-    /// Decrypts whole blocks of Blowfish in place.
-    pub(crate) fn decrypt_blowfish(&self, bytes: &mut [u8]) {
-        let (blocks, rest) = Array::slice_as_chunks_mut(bytes);
-        assert!(rest.is_empty(), "the caller checked that these are whole blocks");
-        cbc::Decryptor::inner_iv_init(self.blowfish(), &Array(BLOWFISH_VECTOR)).decrypt_blocks(blocks);
+    /// Asks for the key itself to be in the cache soon; [`CipherKey::prefetch_blowfish`] has to wait for it.
+    pub(crate) fn prefetch(&self) {
+        cpu::prefetch(self);
+    }
+
+    /// Asks for the Blowfish tables, if there are any yet, to be in the cache soon.
+    pub(crate) fn prefetch_blowfish(&self) {
+        if let Some(schedule) = self.blowfish.get() {
+            schedule.prefetch();
+        }
+    }
+
+    /// Decrypts whole blocks of Blowfish into `plain`, which is as long.
+    pub(crate) fn decrypt_blowfish(&self, ciphertext: &[u8], plain: &mut [u8]) {
+        self.blowfish().decrypt_cbc(BLOWFISH_VECTOR, ciphertext, plain);
     }
 
     /// Encrypts whole blocks with Blowfish in place.
     pub(crate) fn encrypt_blowfish(&self, bytes: &mut [u8]) {
-        let (blocks, rest) = Array::slice_as_chunks_mut(bytes);
-        assert!(rest.is_empty(), "the caller padded these to whole blocks");
-        cbc::Encryptor::inner_iv_init(self.blowfish(), &Array(BLOWFISH_VECTOR)).encrypt_blocks(blocks);
+        self.blowfish().encrypt_cbc(BLOWFISH_VECTOR, bytes);
     }
 
-    /// Decrypts whole blocks of AES in place, but only the first one if that doesn't begin well; tells whether it did.
+    /// Decrypts whole blocks of AES into `plain`, which is as long, but only the first one if that doesn't begin well;
+    /// tells whether it did.
     pub(crate) fn decrypt_aes(
         &self,
         vector: [u8; AES_BLOCK_BYTES],
-        bytes: &mut [u8],
+        ciphertext: &[u8],
+        plain: &mut [u8],
         begins_well: impl FnOnce(&[u8]) -> bool,
     ) -> bool {
-        let (blocks, rest) = Array::slice_as_chunks_mut(bytes);
+        let (ciphertext, rest) = Array::slice_as_chunks(ciphertext);
         assert!(rest.is_empty(), "the caller checked that these are whole blocks");
-        let Some((first, others)) = blocks.split_first_mut() else { return false };
+        let (plain, _) = Array::slice_as_chunks_mut(plain);
+        let Some((first, others)) = ciphertext.split_first() else { return false };
+        let (plain_first, plain_others) = plain.split_first_mut().expect("the plain text is as long");
         let mut decryptor = cbc::Decryptor::<Aes256Dec>::new(&self.aes_key(), &vector.into());
-        decryptor.decrypt_block(first);
-        let well = begins_well(first);
+        decryptor.decrypt_block_b2b(first, plain_first);
+        let well = begins_well(plain_first);
         if well {
-            decryptor.decrypt_blocks(others);
+            decryptor.decrypt_blocks_b2b(others, plain_others).expect("the plain text is as long");
         }
         well
     }
@@ -166,10 +181,8 @@ impl CipherKey {
         cbc::Encryptor::<Aes256Enc>::new(&self.aes_key(), &vector.into()).encrypt_blocks(blocks);
     }
 
-    fn blowfish(&self) -> &Blowfish {
-        self.blowfish.get_or_init(|| {
-            Box::new(Blowfish::new_from_slice(&self.derived).expect("Blowfish takes keys of 4 to 56 bytes"))
-        })
+    fn blowfish(&self) -> &blowfish::Schedule {
+        self.blowfish.get_or_init(|| Box::new(blowfish::Schedule::new(&self.derived)))
     }
 
     fn aes_key(&self) -> Array<u8, aes::cipher::consts::U32> {

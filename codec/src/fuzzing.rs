@@ -2,11 +2,14 @@
 //!
 //! The targets themselves, outside the workspace, are one line each; their corpora are replayed by the tests below.
 
+use crate::fast::blowfish::Schedule;
 use crate::{
     AgentId, CipherKey, Counter, Envelope, Escaped, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
     KeyFile, LocalTime, Merged, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product, Sealed,
     Sealer, SyslogCutter, ToAgent, Wire, archive_json, archive_line, classify, limits, queue_datagram,
 };
+use cbc::cipher::array::Array;
+use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
 use flate2::{Compress, Compression, FlushCompress};
 
 const METHODS: [Method; 3] = [Method::Blowfish, Method::AesOssec, Method::AesWazuh];
@@ -149,6 +152,36 @@ pub fn queue_datagram_of(bytes: &[u8]) {
     assert!(!Escaped(bytes).to_string().contains(char::is_control));
 }
 
+/// Blowfish, ours and the crate's: a key, then what it decrypts and encrypts.
+///
+/// # Panics
+/// If the two differ, or if decrypting does not undo encrypting.
+pub fn blowfish(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first() else { return };
+    let key_bytes = 4 + usize::from(*length) % 53;
+    let Some((key, rest)) = rest.split_at_checked(key_bytes) else { return };
+    let Some((vector, text)) = rest.split_first_chunk() else { return };
+    blowfish_is_the_crates(key, *vector, &text[..text.len() / 8 * 8]);
+}
+
+/// # Panics
+/// If ours and the crate's differ on these whole blocks.
+pub(crate) fn blowfish_is_the_crates(key: &[u8], vector: [u8; 8], bytes: &[u8]) {
+    let oracle: ::blowfish::Blowfish = KeyInit::new_from_slice(key).expect("the key is long enough");
+    let ours = Schedule::new(key);
+    let mut expected = bytes.to_vec();
+    cbc::Decryptor::inner_iv_init(&oracle, &vector.into())
+        .decrypt_blocks(Array::slice_as_chunks_mut(&mut expected).0);
+    let mut plain = vec![0xa5; bytes.len()];
+    ours.decrypt_cbc(vector, bytes, &mut plain);
+    assert_eq!(plain, expected, "decrypted as the crate does");
+    cbc::Encryptor::inner_iv_init(&oracle, &vector.into())
+        .encrypt_blocks(Array::slice_as_chunks_mut(&mut expected).0);
+    ours.encrypt_cbc(vector, &mut plain);
+    assert_eq!(expected, bytes, "the crate undoes what it did");
+    assert_eq!(plain, bytes, "encrypted as the crate does");
+}
+
 type Frames = (Vec<Vec<u8>>, bool);
 
 fn cut_frames(segments: &[&[u8]]) -> Frames {
@@ -239,6 +272,11 @@ mod tests {
     #[test]
     fn frame() {
         replay("frame", super::frame);
+    }
+
+    #[test]
+    fn blowfish() {
+        replay("blowfish", super::blowfish);
     }
 
     #[test]

@@ -13,6 +13,10 @@ use std::ops::Range;
 mod old_format;
 mod scratch;
 
+/// How many messages ahead a Blowfish table is fetched, and how many the key that knows where the table is.
+const TABLES_AHEAD: usize = 1;
+const KEYS_AHEAD: usize = 4;
+
 /// What an [`Opener`] accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenSettings {
@@ -105,7 +109,8 @@ impl Opener {
         self.plain.clear();
         self.bodies.clear();
         self.slots.clear();
-        for sealed in batch {
+        for (index, sealed) in batch.iter().enumerate() {
+            fetch_ahead(batch, index);
             let slot = self.decrypt(sealed);
             self.slots.push(slot);
         }
@@ -149,8 +154,8 @@ impl Opener {
         if ciphertext.is_empty() || !ciphertext.len().is_multiple_of(BLOWFISH_BLOCK_BYTES) {
             return Slot::failed(OpenError::Length);
         }
-        let at = self.plain.append(ciphertext);
-        key.decrypt_blowfish(self.plain.bytes_mut(at));
+        key.decrypt_blowfish(ciphertext, self.plain.tail(ciphertext.len()));
+        let at = self.plain.take(ciphertext.len());
         self.decrypted(Method::Blowfish, at)
     }
 
@@ -158,16 +163,13 @@ impl Opener {
         let Some((vector, blocks)) = dialect.split(ciphertext) else {
             return Slot::failed(OpenError::Length);
         };
-        let at = self.plain.append(blocks);
-        let plain = self.plain.bytes_mut(at);
-        let begins_well = key.decrypt_aes(vector, plain, |block| form(block).is_some());
-        match without_padding(plain) {
-            Some(length) if begins_well => self.decrypted(dialect.method(), Span { start: at.start, length }),
-            Some(_) | None => {
-                self.plain.undo(at);
-                Slot::failed(OpenError::NotAKey)
-            }
+        let plain = self.plain.tail(blocks.len());
+        if !key.decrypt_aes(vector, blocks, plain, |block| form(block).is_some()) {
+            return Slot::failed(OpenError::NotAKey);
         }
+        let Some(length) = without_padding(plain) else { return Slot::failed(OpenError::NotAKey) };
+        let at = self.plain.take(length);
+        self.decrypted(dialect.method(), at)
     }
 
     fn decrypted(&self, method: Method, at: Span) -> Slot {
@@ -233,6 +235,18 @@ impl Opener {
         if self.slots[index].outcome.is_err() {
             self.slots[index] = slot;
         }
+    }
+}
+
+/// Fetches the keys that the messages behind the one at `index` need: the table of the next one, which takes longer to
+/// come from memory than to use, and in time for that the pointer to the table of one further on.
+fn fetch_ahead(batch: &[Sealed<'_>], index: usize) {
+    if let Some(sealed) = batch.get(index + KEYS_AHEAD) {
+        sealed.key.prefetch();
+    }
+    match batch.get(index + TABLES_AHEAD) {
+        Some(sealed) if sealed.bytes.starts_with(Method::Blowfish.token()) => sealed.key.prefetch_blowfish(),
+        Some(_) | None => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! io_uring for one thread: rings, buffer rings, tags, direct descriptors. The only crate with unsafe code.
+//! io_uring for one thread: rings, buffer rings, tags, direct descriptors. Nearly all the unsafe code.
 //!
 //! ```text
 //!            push(Op, Tag)                                  pop() -> Completion

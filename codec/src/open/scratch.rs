@@ -48,16 +48,7 @@ impl Scratch {
         self.take(bytes.len())
     }
 
-    /// Makes the last span unused again.
-    pub(super) fn undo(&mut self, span: Span) {
-        self.used = span.start;
-    }
-
     pub(super) fn bytes(&self, span: Span) -> &[u8] {
         &self.bytes[span.start..span.start + span.length]
-    }
-
-    pub(super) fn bytes_mut(&mut self, span: Span) -> &mut [u8] {
-        &mut self.bytes[span.start..span.start + span.length]
     }
 }

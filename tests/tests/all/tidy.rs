@@ -83,10 +83,10 @@ fn nothing_is_left_undone() {
 }
 
 #[test]
-fn unsafe_is_in_uring_only() {
+fn unsafe_is_in_uring_and_where_the_codec_asks_the_processor() {
     for (path, text) in sources() {
         let is_rust = path.extension().is_some_and(|extension| extension == "rs");
-        if !is_rust || path.starts_with("uring") {
+        if !is_rust || path.starts_with("uring") || path == Path::new("codec/src/fast/cpu.rs") {
             continue;
         }
         let unsafe_lines =
