@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::compare::cli::CompareCli;
 use crate::lines;
 
 /// Most agents of one run: their index has six digits in each line.
@@ -23,6 +24,25 @@ pub const LOSS_DEFAULT_UDP: Share = Share(0.001);
 /// Longest text of an event: what an agent of either product may still put into one message.
 const BYTES_MAX_OSSEC: u32 = 6_016;
 const BYTES_MAX_WAZUH: u32 = 60_000;
+
+/// The whole command line: a run, or what stands behind the name of another command.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "loadgen", version, args_override_self = true, args_conflicts_with_subcommands = true)]
+pub struct Program {
+    /// The run, if there is no other command.
+    #[command(flatten)]
+    pub run: Cli,
+    /// Anything else.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What loadgen does besides a run.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Sets TCP against UDP.
+    Compare(Box<CompareCli>),
+}
 
 /// Plays a fleet of OSSEC or Wazuh agents against a manager and says what became of every event.
 ///
@@ -261,7 +281,7 @@ impl FromStr for Cores {
 }
 
 /// A duration with or without its unit; seconds if it has none.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let cure = || format!("`{text}` is no time; write 10, 10s, 500ms or 2m");
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let seconds_each = match &text[digits.len()..] {

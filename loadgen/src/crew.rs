@@ -4,38 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
-use hdrhistogram::Histogram;
-
-use crate::fleet::{FleetProgress, FleetSpec, GeneratorAccount, play};
-use crate::tally::nanoseconds_histogram;
+use crate::account::Account;
+use crate::fleet::{FleetProgress, FleetSpec, play};
+use crate::leg::Leg;
 
 /// All generators at work.
 #[derive(Debug)]
 pub struct Crew {
     progress: Arc<FleetProgress>,
-    threads: Vec<JoinHandle<Result<GeneratorAccount, String>>>,
+    threads: Vec<JoinHandle<Result<Account, String>>>,
     generators: u64,
 }
 
-/// The account of all generators together.
-#[derive(Debug)]
-pub struct CrewAccount {
-    /// Events that were due.
-    pub due: u64,
-    /// Events that were due to agents that speak TCP.
-    pub due_tcp: u64,
-    /// Events whose bytes the kernel took, at least in part.
-    pub taken: u64,
-    /// Events that the kernel refused.
-    pub refused: u64,
-    /// How late writes were taken from the plan.
-    pub lateness: Histogram<u64>,
-    /// Acknowledgements, of start-ups and keep-alives.
-    pub acknowledgements: u64,
-}
-
 impl Crew {
-    /// Starts the threads; they connect their agents, and send when the run's clock starts.
+    /// Starts the threads; they connect their agents.
     ///
     /// # Errors
     /// If the system has no thread left.
@@ -59,7 +41,26 @@ impl Crew {
         &self.progress
     }
 
-    /// Whether all that is due is with the kernel, and nothing more will be.
+    /// Gives the generators a leg, which they send when its clock starts. The one before must be finished.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn begin(&self, leg: Leg) {
+        let begun = self.progress.legs.load(Ordering::Relaxed);
+        assert!(begun == 0 || self.is_finished(), "a leg begins where the one before was finished");
+        self.progress.finished.store(0, Ordering::Relaxed);
+        self.progress.accounts().clear();
+        *self.progress.leg() = Some(Arc::new(leg));
+        self.progress.legs.store(begun + 1, Ordering::Release);
+    }
+
+    /// The account of a leg that is finished; `None` until it is.
+    pub fn account(&self) -> Option<Account> {
+        let accounts = self.progress.accounts();
+        self.is_finished().then(|| accounts.iter().fold(Account::default(), Account::plus))
+    }
+
+    /// Whether all that is due of the leg is with the kernel, and nothing more will be.
     pub fn is_finished(&self) -> bool {
         self.progress.finished.load(Ordering::Relaxed) == self.generators
     }
@@ -78,31 +79,15 @@ impl Crew {
         }
     }
 
-    /// Ends all generators and sums up.
+    /// Ends all generators and sums the last leg up, finished or not.
     ///
     /// # Errors
     /// What one of them failed of.
-    ///
-    /// # Panics
-    /// Never: all histograms have the same bounds.
-    pub fn finish(mut self) -> Result<CrewAccount, String> {
+    pub fn finish(mut self) -> Result<Account, String> {
         self.progress.stop.store(true, Ordering::Relaxed);
-        let mut sum = CrewAccount {
-            due: 0,
-            due_tcp: 0,
-            taken: 0,
-            refused: 0,
-            lateness: nanoseconds_histogram(),
-            acknowledgements: 0,
-        };
+        let mut sum = Account::default();
         for thread in std::mem::take(&mut self.threads) {
-            let account = join(thread)?;
-            sum.due += account.due;
-            sum.due_tcp += account.due_tcp;
-            sum.taken += account.taken;
-            sum.refused += account.refused;
-            sum.acknowledgements += account.acknowledgements;
-            sum.lateness.add(&account.lateness).expect("both histograms have the same bounds");
+            sum = sum.plus(&join(thread)?);
         }
         Ok(sum)
     }
@@ -119,6 +104,6 @@ impl Drop for Crew {
     }
 }
 
-fn join(thread: JoinHandle<Result<GeneratorAccount, String>>) -> Result<GeneratorAccount, String> {
+fn join(thread: JoinHandle<Result<Account, String>>) -> Result<Account, String> {
     thread.join().expect("a generator that panics has ended the program already: panic = abort")
 }

@@ -15,23 +15,23 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use agent::{Agent, AgentSettings, Output, Profile, State, Tools, Transport};
 use bytes::Bytes;
 use codec::{Counter, FRAME_HEADER_BYTES, FrameAt, Method};
-use hdrhistogram::Histogram;
 
+use crate::account::Account;
 use crate::cli::{Dialect, Protocol};
+use crate::leg::Leg;
 use crate::links::{LinkEvent, Links, Route};
 use crate::members::{CounterBase, Member};
 use crate::pacing::Pacer;
 use crate::plan::{Plan, mix};
 use crate::proc::CpuTime;
-use crate::reader::RunClock;
-use crate::seal_ahead::SealedAhead;
+use crate::tally::nanoseconds_histogram;
 
 /// How long a turn may wait: what is due in between goes out together, this much late at most.
 const QUANTUM: Duration = Duration::from_micros(250);
@@ -44,12 +44,10 @@ const WRITES_OF_A_TURN: u32 = 2_048;
 #[derive(Debug)]
 pub struct FleetSpec {
     /// Who.
-    pub members: Vec<Member>,
-    /// When.
-    pub plan: Plan,
-    /// What.
-    pub sealed: SealedAhead,
-    /// With which counters it was sealed.
+    pub members: Arc<Vec<Member>>,
+    /// In which order; its legs keep it.
+    pub order: Plan,
+    /// With which counters events are sealed.
     pub counters: CounterBase,
     /// Transport of each agent.
     pub protocol: Protocol,
@@ -73,8 +71,6 @@ pub struct FleetSpec {
     pub cores: Vec<usize>,
     /// How many generators there are.
     pub generators: u32,
-    /// When the run begins.
-    pub clock: RunClock,
 }
 
 /// What others may know of the generators while they work, and the word to stop. Sums over all generators.
@@ -84,11 +80,13 @@ pub struct FleetProgress {
     pub connected: AtomicU64,
     /// Agents that are acknowledged and not locked, now.
     pub ready: AtomicU64,
-    /// Generators that have pushed all that they had.
+    /// Legs that were begun.
+    pub legs: AtomicU64,
+    /// Generators that have pushed all that the leg gives them.
     pub finished: AtomicU64,
-    /// Events that are due.
+    /// Events that are due, of all legs.
     pub due: AtomicU64,
-    /// Events that the kernel took.
+    /// Events that the kernel took, of all legs.
     pub taken: AtomicU64,
     /// Times an agent was locked: it lost its manager.
     pub locked: AtomicU64,
@@ -98,30 +96,27 @@ pub struct FleetProgress {
     pub hold: AtomicBool,
     /// Set to end the run.
     pub stop: AtomicBool,
+    leg: Mutex<Option<Arc<Leg>>>,
+    accounts: Mutex<Vec<Account>>,
 }
 
-/// The account of one generator.
-#[derive(Debug)]
-pub struct GeneratorAccount {
-    /// Events that were due.
-    pub due: u64,
-    /// Of these, those of agents that speak TCP.
-    pub due_tcp: u64,
-    /// Events whose bytes the kernel took, at least in part.
-    pub taken: u64,
-    /// Events that the kernel refused.
-    pub refused: u64,
-    /// How late writes were taken from the plan.
-    pub lateness: Histogram<u64>,
-    /// Acknowledgements, of start-ups and keep-alives.
-    pub acknowledgements: u64,
+impl FleetProgress {
+    /// The leg that was begun last.
+    pub(crate) fn leg(&self) -> MutexGuard<'_, Option<Arc<Leg>>> {
+        self.leg.lock().expect("no thread panics with it")
+    }
+
+    /// The accounts of the generators that have finished it.
+    pub(crate) fn accounts(&self) -> MutexGuard<'_, Vec<Account>> {
+        self.accounts.lock().expect("no thread panics with it")
+    }
 }
 
 /// One agent as a generator plays it.
 struct Player {
     agent: Agent,
     /// Its position in the plan's order.
-    position: u64,
+    position: u32,
     is_tcp: bool,
     /// Writes that are due, and of these those that were pushed.
     writes_due: u64,
@@ -140,7 +135,10 @@ struct Generator {
     links: Links,
     tools: Tools,
     timers: BinaryHeap<Reverse<(Duration, u32)>>,
-    pacer: Pacer,
+    number: u32,
+    /// The leg, once there is one, and how many there have been.
+    leg: Option<LegWalk>,
+    legs: u64,
     epoch: Instant,
     now: Duration,
     admitted: u32,
@@ -149,6 +147,23 @@ struct Generator {
     due: u64,
     due_tcp: u64,
     published: Published,
+}
+
+/// A generator's walk through one leg.
+struct LegWalk {
+    leg: Arc<Leg>,
+    pacer: Pacer,
+    finished: bool,
+    /// The sums when it began.
+    before: Sums,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    due: u64,
+    due_tcp: u64,
+    taken: u64,
+    refused: u64,
 }
 
 /// What of the sums was added to the progress already.
@@ -163,39 +178,31 @@ struct Published {
 ///
 /// # Errors
 /// What this host lacks, or what the kernel says to the rings.
-pub fn play(
-    spec: &Arc<FleetSpec>,
-    progress: &Arc<FleetProgress>,
-    generator: u32,
-) -> Result<GeneratorAccount, String> {
+pub fn play(spec: &Arc<FleetSpec>, progress: &Arc<FleetProgress>, generator: u32) -> Result<Account, String> {
     crate::cores::pin_this_thread(&spec.cores).map_err(|error| error.to_string())?;
     let mut generator = Generator::new(spec, progress, generator)?;
-    let mut finished = false;
     while !progress.stop.load(Ordering::Relaxed) {
+        generator.take_leg();
         generator.turn().map_err(|error| format!("io_uring: {error}"))?;
-        if !finished && generator.is_finished() {
-            finished = true;
-            progress.finished.fetch_add(1, Ordering::Relaxed);
-        }
+        generator.finish_leg();
     }
     generator.finish()
 }
 
 impl Generator {
     fn new(spec: &Arc<FleetSpec>, progress: &Arc<FleetProgress>, number: u32) -> Result<Generator, String> {
-        let pacer = Pacer::new(&spec.plan, number, spec.generators);
         let mut players = Vec::new();
         let mut routes = Vec::new();
         let profiles = [Transport::Udp, Transport::Tcp].map(|transport| Arc::new(profile(spec, transport)));
-        for position in 0..u64::from(spec.plan.agents()) {
+        for position in 0..u64::from(spec.order.agents()) {
             if !Pacer::plays_position(position, number, spec.generators) {
                 continue;
             }
-            let index = spec.plan.agent_at(position);
+            let index = spec.order.agent_at(position);
             let is_tcp = spec.protocol.is_tcp(index);
             let route = route(spec, index, is_tcp);
             let profile = Arc::clone(&profiles[usize::from(is_tcp)]);
-            players.push(player(spec, index, position, profile, route.source.ip()));
+            players.push(player(spec, index, position as u32, profile, route.source.ip()));
             routes.push(route);
         }
         let mut seed = [0; 32];
@@ -207,7 +214,9 @@ impl Generator {
             players,
             tools: Tools::new(seed),
             timers: BinaryHeap::new(),
-            pacer,
+            number,
+            leg: None,
+            legs: 0,
             epoch: Instant::now(),
             now: Duration::ZERO,
             admitted: 0,
@@ -222,10 +231,7 @@ impl Generator {
     fn turn(&mut self) -> Result<(), uring::Errno> {
         self.now = self.epoch.elapsed();
         self.admit();
-        let running = self.spec.clock.nanoseconds();
-        if running > 0 && !self.progress.hold.load(Ordering::Relaxed) {
-            self.take_due(running);
-        }
+        self.take_due();
         let starting = self.admitted > self.connected;
         let completions_min = if starting { 16 } else { COMPLETIONS_OF_A_TURN };
         self.links.turn(completions_min, QUANTUM)?;
@@ -238,27 +244,63 @@ impl Generator {
         Ok(())
     }
 
-    /// Whether everything of the plan is with the kernel.
-    fn is_finished(&self) -> bool {
-        let counts = self.links.counts();
-        let plan_is_over = self.pacer.next_nanoseconds(&self.spec.plan).is_none();
-        (plan_is_over || self.progress.hold.load(Ordering::Relaxed))
-            && counts.taken + counts.refused == self.due
+    /// Takes the next leg, if one was begun.
+    fn take_leg(&mut self) {
+        let legs = self.progress.legs.load(Ordering::Acquire);
+        if legs == self.legs {
+            return;
+        }
+        self.legs = legs;
+        let Some(leg) = self.progress.leg().clone() else { return };
+        for player in &mut self.players {
+            (player.writes_due, player.writes_pushed) = (0, 0);
+        }
+        let pacer = Pacer::new(&leg.plan, self.number, self.spec.generators);
+        self.leg = Some(LegWalk { leg, pacer, finished: false, before: self.sums() });
     }
 
-    fn finish(mut self) -> Result<GeneratorAccount, String> {
-        self.publish();
+    /// Hands the account in as soon as everything of the leg is with the kernel.
+    fn finish_leg(&mut self) {
+        let Some(walk) = &self.leg else { return };
+        let hold = self.progress.hold.load(Ordering::Relaxed);
+        let plan_is_over = walk.pacer.next_nanoseconds(&walk.leg.plan).is_none();
         let counts = self.links.counts();
+        if walk.finished || !(plan_is_over || hold) || counts.taken + counts.refused != self.due {
+            return;
+        }
+        self.publish();
+        self.progress.accounts().push(self.account());
+        self.progress.finished.fetch_add(1, Ordering::Relaxed);
+        if let Some(walk) = &mut self.leg {
+            walk.finished = true;
+        }
+    }
+
+    fn sums(&self) -> Sums {
+        let counts = self.links.counts();
+        Sums { due: self.due, due_tcp: self.due_tcp, taken: counts.taken, refused: counts.refused }
+    }
+
+    /// Of the leg so far.
+    fn account(&self) -> Account {
+        let (sums, before) = (self.sums(), self.leg.as_ref().map_or_else(Sums::default, |walk| walk.before));
+        let lateness = self.leg.as_ref().map(|walk| walk.pacer.lateness().clone());
+        Account {
+            due: sums.due - before.due,
+            due_tcp: sums.due_tcp - before.due_tcp,
+            taken: sums.taken - before.taken,
+            refused: sums.refused - before.refused,
+            lateness: lateness.unwrap_or_else(nanoseconds_histogram),
+            acknowledgements: self.acknowledgements,
+        }
+    }
+
+    fn finish(mut self) -> Result<Account, String> {
+        self.publish();
+        let account = self.account();
         let ended = self.links.finish();
         ended.map_err(|error| format!("{} operations did not end", error.in_flight))?;
-        Ok(GeneratorAccount {
-            due: self.due,
-            due_tcp: self.due_tcp,
-            taken: counts.taken,
-            refused: counts.refused,
-            lateness: self.pacer.lateness().clone(),
-            acknowledgements: self.acknowledgements,
-        })
+        Ok(account)
     }
 
     /// Lets agents start: so many at a time, so many a second.
@@ -277,38 +319,51 @@ impl Generator {
         }
     }
 
-    fn take_due(&mut self, running_nanoseconds: u64) {
-        let spec = Arc::clone(&self.spec);
+    /// Takes what is due of the leg from its plan.
+    fn take_due(&mut self) {
+        let Some(walk) = &mut self.leg else { return };
+        let leg = Arc::clone(&walk.leg);
+        let running_nanoseconds = leg.clock.nanoseconds();
+        if running_nanoseconds == 0 || self.progress.hold.load(Ordering::Relaxed) {
+            return;
+        }
+        let events = u64::from(leg.plan.burst());
         for _ in 0..WRITES_OF_A_TURN {
-            let Some((number, _)) = self.pacer.take_due(&spec.plan, running_nanoseconds) else { return };
-            let position = number % u64::from(spec.plan.agents());
-            let local = (position / u64::from(spec.generators)) as u32;
-            self.players[local as usize].writes_due += 1;
-            let events = u64::from(spec.plan.burst());
+            let walk = self.leg.as_mut().expect("nothing takes the leg away");
+            let Some((number, _)) = walk.pacer.take_due(&leg.plan, running_nanoseconds) else { return };
+            let local = leg.plan.position_of(number) / self.spec.generators;
+            let player = &mut self.players[local as usize];
+            player.writes_due += 1;
             self.due += events;
-            self.due_tcp += if self.players[local as usize].is_tcp { events } else { 0 };
-            self.push_writes(local);
+            self.due_tcp += if player.is_tcp { events } else { 0 };
+            self.push_writes_of(&leg, local);
         }
     }
 
     /// Pushes what is due, as far as agent and link take it now.
     fn push_writes(&mut self, local: u32) {
-        let spec = &self.spec;
+        let player = &self.players[local as usize];
+        if player.writes_pushed < player.writes_due {
+            let leg = self.leg.as_ref().map(|walk| Arc::clone(&walk.leg));
+            self.push_writes_of(&leg.expect("what is due is a leg's"), local);
+        }
+    }
+
+    fn push_writes_of(&mut self, leg: &Leg, local: u32) {
         let player = &mut self.players[local as usize];
         while player.writes_pushed < player.writes_due
             && self.links.has_room(local)
             && player.agent.state() == State::Ready
         {
-            let number = player.writes_pushed * u64::from(spec.plan.agents()) + player.position;
-            let burst = spec.plan.burst();
-            let last_sequence = (player.writes_pushed + 1) * u64::from(burst) - 1;
+            let number = leg.plan.number_of(player.position, player.writes_pushed);
+            let burst = leg.plan.burst();
             player.writes_pushed += 1;
-            player.agent.sealed_elsewhere(spec.counters.of_event(last_sequence));
+            player.agent.sealed_elsewhere(leg.last_counter(self.spec.counters, number));
             if player.is_tcp {
-                self.links.send_events(local, spec.sealed.write(number), burst);
+                self.links.send_events(local, leg.write(number), burst);
             } else {
                 for index in 0..burst {
-                    self.links.send_events(local, spec.sealed.event(number, index), 1);
+                    self.links.send_events(local, leg.event(number, index), 1);
                 }
             }
         }
@@ -436,7 +491,7 @@ impl Generator {
     }
 }
 
-fn player(spec: &FleetSpec, index: u32, position: u64, profile: Arc<Profile>, address: IpAddr) -> Player {
+fn player(spec: &FleetSpec, index: u32, position: u32, profile: Arc<Profile>, address: IpAddr) -> Player {
     let member = &spec.members[index as usize];
     let settings = AgentSettings {
         profile,

@@ -1,16 +1,21 @@
 //! A fleet of simulated agents against any manager of OSSEC or Wazuh agents, and the account of every event.
 //!
-//! Top to bottom: what was asked ([`cli`]) and how a run goes ([`run`]); when who says what ([`plan`], [`lines`],
-//! [`members`], [`seal_ahead`]); the fleet that says it ([`crew`], [`fleet`], [`links`], [`pacing`]); what arrived
-//! ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the kernel and it say of itself ([`meter`],
-//! [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`], and its table).
+//! Top to bottom: what was asked ([`cli`]) and how a run goes ([`run`], [`conductor`]); when who says what ([`plan`],
+//! [`lines`], [`members`], [`seal_ahead`], [`stock`], [`leg`]); the fleet that says it ([`crew`], [`fleet`], [`links`],
+//! [`pacing`], [`account`]); what arrived ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the
+//! kernel and it say of itself ([`meter`], [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`], and
+//! its table). Above all that, [`compare`] plays many legs and sets TCP against UDP.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod cli;
+pub mod compare;
+pub mod conductor;
 pub mod cores;
 pub mod crew;
 pub mod embedded;
 pub mod fleet;
+pub mod leg;
 pub mod lines;
 pub mod links;
 pub mod managed;
@@ -26,5 +31,6 @@ pub mod reader;
 pub mod report;
 pub mod run;
 pub mod seal_ahead;
+pub mod stock;
 mod table;
 pub mod tally;

@@ -1,13 +1,16 @@
 //! The program `loadgen`.
 
+use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use loadgen::cli::{Cli, Job};
+use loadgen::cli::{Command, Job, Program};
+use loadgen::compare::cli::CompareJob;
 use loadgen::embedded;
-use loadgen::report::Report;
+use serde::Serialize;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -16,20 +19,40 @@ fn main() -> ExitCode {
     if let Some(exit) = embedded::run_if_child() {
         return exit;
     }
-    let job = match Job::from_cli(&Cli::parse()) {
-        Ok(job) => job,
-        Err(error) => {
-            eprintln!("loadgen: {error}");
-            return ExitCode::from(2);
-        }
+    let program = Program::parse();
+    let done = match &program.command {
+        None => Job::from_cli(&program.run).map(|job| run(&job)),
+        Some(Command::Compare(cli)) => CompareJob::from_cli(cli).map(|asked| compare(&asked)),
     };
-    match interruptible().and_then(|interrupted| loadgen::run::run(&job, &interrupted)) {
-        Ok(report) => conclude(&job, &report),
-        Err(error) => {
+    match done {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(error)) => {
             eprintln!("loadgen: {error}");
             ExitCode::FAILURE
         }
+        Err(usage) => {
+            eprintln!("loadgen: {usage}");
+            ExitCode::from(2)
+        }
     }
+}
+
+fn run(job: &Job) -> Result<ExitCode, String> {
+    let report = loadgen::run::run(job, &*interruptible()?)?;
+    write_json(job.json.as_deref(), &report)?;
+    let held = report.details.broken_promises.is_empty();
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compare(asked: &CompareJob) -> Result<ExitCode, String> {
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    let comparison = loadgen::compare::compare(asked, command, &*interruptible()?)?;
+    write_json(asked.job.json.as_deref(), &comparison)?;
+    if let Some(path) = &asked.html {
+        std::fs::write(path, comparison.to_html())
+            .map_err(|error| format!("--html {}: {error}", path.display()))?;
+    }
+    Ok(if comparison.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the program as it would without us.
@@ -45,24 +68,19 @@ fn interruptible() -> Result<Arc<AtomicBool>, String> {
     Ok(interrupted)
 }
 
-fn conclude(job: &Job, report: &Report) -> ExitCode {
-    let mut written = Ok(());
-    if let Some(path) = &job.json {
-        let mut json = serde_json::to_string_pretty(report).expect("numbers and words become JSON");
-        json.push('\n');
-        if path.as_os_str() == "-" {
-            print!("{json}");
-            eprint!("{report}");
-        } else {
-            written = std::fs::write(path, json);
-            print!("{report}");
-        }
-        if let Err(error) = &written {
-            eprintln!("loadgen: --json {}: {error}", path.display());
-        }
-    } else {
-        print!("{report}");
+/// Writes what people read to standard output, or to standard error if that is where the JSON goes.
+fn write_json(path: Option<&Path>, found: &(impl Serialize + Display)) -> Result<(), String> {
+    let Some(path) = path else {
+        print!("{found}");
+        return Ok(());
+    };
+    let mut json = serde_json::to_string_pretty(found).expect("numbers and words become JSON");
+    json.push('\n');
+    if path.as_os_str() == "-" {
+        print!("{json}");
+        eprint!("{found}");
+        return Ok(());
     }
-    let held = report.details.broken_promises.is_empty() && written.is_ok();
-    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    print!("{found}");
+    std::fs::write(path, json).map_err(|error| format!("--json {}: {error}", path.display()))
 }

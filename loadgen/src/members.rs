@@ -67,6 +67,11 @@ pub fn to_file(members: &[Member]) -> String {
     members.iter().map(|member| member.entry.to_line() + "\n").collect()
 }
 
+/// The name of each agent, as the manager puts it into the location.
+pub fn names(members: &[Member]) -> Vec<Box<str>> {
+    members.iter().map(|member| member.entry.name.clone()).collect()
+}
+
 /// Cipher and dialect in one.
 pub const fn method(cipher: CipherName, dialect: Dialect) -> Method {
     match (cipher, dialect) {

@@ -40,8 +40,9 @@ impl Meter {
         }
     }
 
-    /// Begins to count CPU time.
+    /// Begins to count CPU time, and drops since the last sample of them.
     pub fn start(&mut self) {
+        self.drops_first = self.drops_last;
         self.first = self.pid.and_then(|pid| cpu_time(pid).ok());
         self.last = self.first;
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use crate::account::Account;
 use crate::cli::{Job, ManagerChoice, SinkName};
-use crate::crew::CrewAccount;
 use crate::managed::ManagerLosses;
 use crate::meter::Meter;
 use crate::pacing::generator_was_the_limit;
@@ -14,7 +14,7 @@ use crate::tally::{Counts, Tally};
 
 /// How the messages were sealed.
 #[derive(Debug, Clone, Copy)]
-pub struct Sealing {
+pub struct Sealed {
     /// How long it took.
     pub seconds: f64,
     /// Mean bytes of a message on the wire.
@@ -25,7 +25,7 @@ pub struct Sealing {
 #[derive(Debug)]
 pub struct Outcome {
     /// How the messages were sealed.
-    pub sealing: Sealing,
+    pub sealed: Sealed,
     /// Agents that were acknowledged before the run.
     pub connected: u64,
     /// How long that took.
@@ -33,7 +33,7 @@ pub struct Outcome {
     /// Times an agent lost its manager.
     pub locked: u64,
     /// What the generators counted.
-    pub crew: CrewAccount,
+    pub crew: Account,
     /// What the reader counted.
     pub tally: Tally,
     /// What the manager says it lost; `None` for one that is not asked.
@@ -126,8 +126,8 @@ impl Outcome {
             seconds_planned: job.duration.as_secs_f64(),
             seed: job.seed,
             sealing: "ahead",
-            sealing_seconds: self.sealing.seconds,
-            sealed_bytes_per_event: self.sealing.bytes_per_event,
+            sealing_seconds: self.sealed.seconds,
+            sealed_bytes_per_event: self.sealed.bytes_per_event,
             connect_seconds: self.connect_seconds,
             events_lost_tcp: self.crew.due_tcp.saturating_sub(counts.delivered_tcp),
             events_lost_udp: due_udp.saturating_sub(counts.delivered - counts.delivered_tcp),
@@ -154,6 +154,7 @@ impl Outcome {
     }
 }
 
-fn queue_datagrams_max() -> Option<u64> {
+/// `net.unix.max_dgram_qlen` of this host, if it says.
+pub(crate) fn queue_datagrams_max() -> Option<u64> {
     fs::read_to_string("/proc/sys/net/unix/max_dgram_qlen").ok()?.trim().parse().ok()
 }

@@ -11,6 +11,9 @@ use crate::tally::nanoseconds_histogram;
 /// A generator whose 99th percentile of lateness is above this did not hold the plan.
 pub const LATE_NANOSECONDS: u64 = 20_000_000;
 
+/// loadgen at more than this share of its cores may hold the manager up.
+pub const BUSY_SHARE_MAX: f64 = 0.97;
+
 /// One generator's walk through the plan.
 #[derive(Debug)]
 pub struct Pacer {
@@ -62,9 +65,8 @@ impl Pacer {
     }
 
     fn skip_others(&mut self, plan: &Plan) {
-        let agents = u64::from(plan.agents());
         while self.next < plan.writes()
-            && !Pacer::plays_position(self.next % agents, self.generator, self.generators)
+            && !Pacer::plays_position(u64::from(plan.position_of(self.next)), self.generator, self.generators)
         {
             self.next += 1;
         }
@@ -76,7 +78,7 @@ impl Pacer {
 /// `busy_share` is the CPU that loadgen's own threads used of the cores they had: at the full share the reader of the
 /// queue socket may hold the manager up without any write being late.
 pub fn generator_was_the_limit(lateness: &Histogram<u64>, busy_share: f64) -> bool {
-    lateness.value_at_quantile(0.99) > LATE_NANOSECONDS || busy_share > 0.97
+    lateness.value_at_quantile(0.99) > LATE_NANOSECONDS || busy_share > BUSY_SHARE_MAX
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! each write: `burst` events of one agent, in a slot of burst / rate seconds, somewhere in its slot
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One write of one agent: its events go out together.
@@ -30,9 +31,13 @@ pub struct Plan {
     slot_nanoseconds: f64,
     seed: u64,
     /// Position in a round -> agent.
-    order: Vec<u32>,
+    order: Arc<[u32]>,
     /// Agent -> position in a round.
-    position: Vec<u32>,
+    position: Arc<[u32]>,
+    /// Position at which the first round begins.
+    start: u32,
+    /// Agent -> sequence of its first event; empty: 0 for all.
+    first: Arc<[u32]>,
 }
 
 impl Plan {
@@ -52,7 +57,28 @@ impl Plan {
         for (place, agent) in order.iter().enumerate() {
             position[*agent as usize] = place as u32;
         }
-        Plan { writes, burst, slot_nanoseconds: f64::from(burst) / rate * 1e9, seed, order, position }
+        Plan {
+            writes,
+            burst,
+            slot_nanoseconds: f64::from(burst) / rate * 1e9,
+            seed,
+            order: order.into(),
+            position: position.into(),
+            start: 0,
+            first: Arc::new([]),
+        }
+    }
+
+    /// The same plan for a fleet that has said something already: its rounds begin at this position, and each agent
+    /// goes on with this sequence.
+    ///
+    /// # Panics
+    /// If there is no such position, or not one sequence for each agent.
+    #[must_use]
+    pub fn going_on(self, start: u32, first: Arc<[u32]>) -> Plan {
+        assert!(start < self.agents(), "position {start} of {} agents", self.agents());
+        assert_eq!(first.len(), self.order.len(), "each agent goes on somewhere");
+        Plan { start, first, ..self }
     }
 
     /// Writes of the whole run.
@@ -78,11 +104,22 @@ impl Plan {
     /// The write of this number, below [`Plan::writes`]; times grow with the number.
     pub fn write(&self, number: u64) -> Write {
         let agents = self.order.len() as u64;
+        let agent = self.order[self.position_of(number) as usize];
         Write {
             intended_nanoseconds: self.time_of(number),
-            agent: self.order[(number % agents) as usize],
-            sequence: number / agents * u64::from(self.burst),
+            agent,
+            sequence: self.first_of(agent) + number / agents * u64::from(self.burst),
         }
+    }
+
+    /// The position in the order of the agent whose this write is.
+    pub fn position_of(&self, number: u64) -> u32 {
+        ((number + u64::from(self.start)) % self.order.len() as u64) as u32
+    }
+
+    /// The number of an agent's write, counted for each agent from 0, by the agent's position.
+    pub fn number_of(&self, position: u32, write_of_agent: u64) -> u64 {
+        write_of_agent * self.order.len() as u64 + self.turn_of(position)
     }
 
     /// The agent at a position of a round.
@@ -93,25 +130,36 @@ impl Plan {
         self.order[position as usize]
     }
 
+    /// The sequence of an agent's first event.
+    pub fn first_of(&self, agent: u32) -> u64 {
+        self.first.get(agent as usize).map_or(0, |first| u64::from(*first))
+    }
+
     /// Events that are planned for one agent.
     pub fn events_of(&self, agent: u32) -> u64 {
         let agents = self.order.len() as u64;
         let whole_rounds = self.writes / agents;
-        let one_more = u64::from(u64::from(self.position[agent as usize]) < self.writes % agents);
+        let one_more = u64::from(self.turn_of(self.position[agent as usize]) < self.writes % agents);
         (whole_rounds + one_more) * u64::from(self.burst)
     }
 
     /// The number of the write that carries an event; `None` if the plan holds no such event.
     pub fn write_of(&self, agent: u32, sequence: u64) -> Option<u64> {
-        let position = u64::from(*self.position.get(agent as usize)?);
-        let round = sequence / u64::from(self.burst);
-        let number = round.checked_mul(self.order.len() as u64)?.checked_add(position)?;
+        let position = *self.position.get(agent as usize)?;
+        let round = sequence.checked_sub(self.first_of(agent))? / u64::from(self.burst);
+        let number = round.checked_mul(self.order.len() as u64)?.checked_add(self.turn_of(position))?;
         (number < self.writes).then_some(number)
     }
 
     /// Intended time of an event, nanoseconds after the start; `None` if the plan holds no such event.
     pub fn intended_nanoseconds(&self, agent: u32, sequence: u64) -> Option<u64> {
         self.write_of(agent, sequence).map(|number| self.time_of(number))
+    }
+
+    /// When in each round the agent at a position has its turn.
+    fn turn_of(&self, position: u32) -> u64 {
+        let agents = self.order.len() as u64;
+        (u64::from(position) + agents - u64::from(self.start)) % agents
     }
 
     /// A write is somewhere in its slot: evenly spaced ones would meet the manager's timers in step.
@@ -191,6 +239,30 @@ mod tests {
             }
             assert_eq!(events.iter().sum::<u64>(), plan.events());
             assert_eq!(plan.write_of(agents, 0), None);
+        }
+    }
+
+    #[test]
+    fn a_fleet_that_goes_on_has_each_event_once_behind_those_before() {
+        for start in [0, 1, 6] {
+            let first: Arc<[u32]> = (0..7).map(|agent| agent * 10).collect();
+            let plan = plan(7, 100.0, 0.32, 2).going_on(start, Arc::clone(&first));
+            let mut next: Vec<u64> = first.iter().map(|first| u64::from(*first)).collect();
+            assert_eq!(plan.write(0).agent, plan.agent_at(u64::from(start)));
+            for number in 0..plan.writes() {
+                let write = plan.write(number);
+                assert_eq!(write.sequence, next[write.agent as usize]);
+                next[write.agent as usize] += 2;
+                assert_eq!(plan.write_of(write.agent, write.sequence + 1), Some(number));
+                let position = plan.position_of(number);
+                assert_eq!(plan.agent_at(u64::from(position)), write.agent);
+                assert_eq!(plan.number_of(position, number / 7), number);
+            }
+            for agent in 0..7 {
+                let before = plan.first_of(agent);
+                assert_eq!(before + plan.events_of(agent), next[agent as usize]);
+                assert!(before == 0 || plan.write_of(agent, before - 1).is_none(), "said before");
+            }
         }
     }
 

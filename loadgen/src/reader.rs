@@ -91,6 +91,25 @@ impl QueueSocket {
     }
 }
 
+impl Source {
+    /// Empties a file that nobody reads or writes now, so that the next reader finds only what comes after; what waits
+    /// in a queue socket stays.
+    ///
+    /// # Errors
+    /// If the file can't be cut off.
+    pub fn empty(&self) -> io::Result<()> {
+        match self {
+            Source::Queue(_) => Ok(()),
+            Source::File(path) => match File::options().write(true).open(path) {
+                Ok(file) => file.set_len(0),
+                // The manager has written nothing yet.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
 impl Drop for QueueSocket {
     fn drop(&mut self) {
         // Gone already if somebody cleaned the folder up, which is no harm.
@@ -119,7 +138,7 @@ pub struct ReaderSpec {
 #[derive(Debug)]
 pub struct Reader {
     progress: Arc<Progress>,
-    thread: JoinHandle<io::Result<Tally>>,
+    thread: JoinHandle<io::Result<(Tally, Source)>>,
 }
 
 /// What others may know of a reader while it works. Each value may change at any time, and only grows.
@@ -142,11 +161,11 @@ impl Reader {
             crate::cores::pin_this_thread(&spec.cores)?;
             crate::cores::prefer_this_thread();
             let mut desk = Desk { tally: Tally::new(&spec.plan, spec.protocol), spec, progress: shared };
-            match source {
-                Source::Queue(socket) => read_queue(&socket, &mut desk)?,
-                Source::File(path) => read_file(&path, &mut desk)?,
+            match &source {
+                Source::Queue(socket) => read_queue(socket, &mut desk)?,
+                Source::File(path) => read_file(path, &mut desk)?,
             }
-            Ok(desk.tally)
+            Ok((desk.tally, source))
         })?;
         Ok(Reader { progress, thread })
     }
@@ -166,14 +185,14 @@ impl Reader {
         self.thread.is_finished()
     }
 
-    /// Reads what has arrived by now, and gives the account.
+    /// Reads what has arrived by now, and gives the account, and the source for another reader.
     ///
     /// # Errors
     /// If reading failed.
     ///
     /// # Panics
     /// If the thread did.
-    pub fn finish(self) -> io::Result<Tally> {
+    pub fn finish(self) -> io::Result<(Tally, Source)> {
         self.progress.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("a reader that panics has ended the program already: panic = abort")
     }
@@ -348,7 +367,7 @@ mod tests {
         ] {
             sender.send_to(text.as_bytes(), &path).unwrap();
         }
-        let counts = reader.finish().unwrap().counts();
+        let counts = reader.finish().unwrap().0.counts();
         let expected =
             Counts { delivered: 3, delivered_tcp: 1, misattributed: 1, foreign: 1, ..Counts::default() };
         assert_eq!(counts, expected);
@@ -382,7 +401,7 @@ mod tests {
         for part in written.as_bytes().chunks(97) {
             file.write_all(part).unwrap();
         }
-        let counts = reader.finish().unwrap().counts();
+        let counts = reader.finish().unwrap().0.counts();
         assert_eq!(counts, Counts { delivered: 2, delivered_tcp: 1, ..Counts::default() });
     }
 }

@@ -27,21 +27,28 @@ const CHUNK_WRITES: u64 = 1_024;
 /// Events that are sealed to estimate the memory of all.
 const SAMPLE_EVENTS: u64 = 256;
 
-/// What is to be sealed.
+/// What each event says, and how it is sealed.
 #[derive(Debug, Clone, Copy)]
-pub struct SealingJob<'a> {
-    /// When, who, which event.
-    pub plan: &'a Plan,
+pub struct Script<'a> {
     /// What it says.
     pub lines: &'a Lines,
     /// With whose key.
     pub members: &'a [Member],
     /// With which cipher.
     pub method: Method,
-    /// Whether it gets a length in front.
-    pub protocol: Protocol,
     /// With which counters.
     pub counters: CounterBase,
+}
+
+/// What is to be sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct SealingJob<'a> {
+    /// When, who, which event.
+    pub plan: &'a Plan,
+    /// What each says.
+    pub script: Script<'a>,
+    /// Whether it gets a length in front.
+    pub protocol: Protocol,
     /// Most memory that all may take.
     pub memory_bytes_max: u64,
     /// Threads that seal.
@@ -108,10 +115,32 @@ pub fn seal_ahead(
 ) -> Result<SealedAhead, SealAheadError> {
     check_memory(job)?;
     let chunk_count = job.plan.writes().div_ceil(CHUNK_WRITES);
+    let chunks = seal_chunks(job.script, chunk_count, job.threads, stop, |sealing, number| {
+        let chunk = seal_chunk(job, sealing, number)?;
+        sealed.fetch_add(chunk.ends.len() as u64, Ordering::Relaxed);
+        Ok(chunk)
+    })?;
+    Ok(SealedAhead { chunks, burst: u64::from(job.plan.burst()) })
+}
+
+/// Shares the chunks of some work out among threads; returns them in their order.
+///
+/// # Errors
+/// If an event can't be sealed, or `stop` was set.
+///
+/// # Panics
+/// If a sealing thread did.
+pub fn seal_chunks<C: Send>(
+    script: Script<'_>,
+    chunk_count: u64,
+    threads: usize,
+    stop: &AtomicBool,
+    seal_chunk: impl Fn(&mut Sealing<'_>, u64) -> Result<C, SealError> + Sync,
+) -> Result<Vec<C>, SealAheadError> {
     let next_chunk = AtomicU64::new(0);
     let done = Mutex::new(Vec::with_capacity(chunk_count as usize));
-    let seal_chunks = || -> Result<(), SealAheadError> {
-        let mut worker = Worker::new(job);
+    let seal = || -> Result<(), SealAheadError> {
+        let mut sealing = Sealing::new(script);
         loop {
             let number = next_chunk.fetch_add(1, Ordering::Relaxed);
             if number >= chunk_count {
@@ -120,21 +149,17 @@ pub fn seal_ahead(
             if stop.load(Ordering::Relaxed) {
                 return Err(SealAheadError::Interrupted);
             }
-            let chunk = worker.seal_chunk(number).map_err(SealAheadError::Seal)?;
-            sealed.fetch_add(chunk.ends.len() as u64, Ordering::Relaxed);
+            let chunk = seal_chunk(&mut sealing, number).map_err(SealAheadError::Seal)?;
             done.lock().expect("no thread panics with it").push((number, chunk));
         }
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..job.threads.max(1)).map(|_| scope.spawn(seal_chunks)).collect();
+        let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(seal)).collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("a sealing thread does not panic"))
     })?;
     let mut chunks = done.into_inner().expect("no thread panicked with it");
     chunks.sort_unstable_by_key(|(number, _)| *number);
-    Ok(SealedAhead {
-        chunks: chunks.into_iter().map(|(_, chunk)| chunk).collect(),
-        burst: u64::from(job.plan.burst()),
-    })
+    Ok(chunks.into_iter().map(|(_, chunk)| chunk).collect())
 }
 
 impl SealedAhead {
@@ -168,73 +193,101 @@ impl Chunk {
     }
 }
 
+fn seal_chunk(job: SealingJob<'_>, sealing: &mut Sealing<'_>, number: u64) -> Result<Chunk, SealError> {
+    let first = number * CHUNK_WRITES;
+    let end = (first + CHUNK_WRITES).min(job.plan.writes());
+    let events = ((end - first) * u64::from(job.plan.burst())) as usize;
+    let mut ends = Vec::with_capacity(events);
+    let mut messages = Vec::with_capacity(events * 256);
+    for number in first..end {
+        let write = job.plan.write(number);
+        for sequence in write.sequence..write.sequence + u64::from(job.plan.burst()) {
+            seal_event(job, sealing, write.agent, sequence, &mut messages)?;
+            ends.push(u32::try_from(messages.len()).expect("a chunk of messages is below 4 GiB"));
+        }
+    }
+    messages.shrink_to_fit();
+    Ok(Chunk { messages: messages.into(), ends })
+}
+
+fn seal_event(
+    job: SealingJob<'_>,
+    sealing: &mut Sealing<'_>,
+    agent: u32,
+    sequence: u64,
+    messages: &mut Vec<u8>,
+) -> Result<(), SealError> {
+    if job.protocol.is_tcp(agent) {
+        sealing.seal_frame(agent, sequence, messages)
+    } else {
+        sealing.seal_message(agent, sequence, messages)
+    }
+}
+
 /// One sealing thread's memory.
-struct Worker<'a> {
-    job: SealingJob<'a>,
+#[derive(Debug)]
+pub struct Sealing<'a> {
+    script: Script<'a>,
     sealer: Sealer,
     line: String,
 }
 
-impl<'a> Worker<'a> {
-    fn new(job: SealingJob<'a>) -> Worker<'a> {
-        Worker { job, sealer: Sealer::new(), line: String::new() }
+impl<'a> Sealing<'a> {
+    /// Nothing sealed yet.
+    pub fn new(script: Script<'a>) -> Sealing<'a> {
+        Sealing { script, sealer: Sealer::new(), line: String::new() }
     }
 
-    fn seal_chunk(&mut self, number: u64) -> Result<Chunk, SealError> {
-        let first = number * CHUNK_WRITES;
-        let end = (first + CHUNK_WRITES).min(self.job.plan.writes());
-        let events = ((end - first) * u64::from(self.job.plan.burst())) as usize;
-        let mut ends = Vec::with_capacity(events);
-        let mut messages = Vec::with_capacity(events * 256);
-        for number in first..end {
-            let write = self.job.plan.write(number);
-            for sequence in write.sequence..write.sequence + u64::from(self.job.plan.burst()) {
-                self.seal_event(write.agent, sequence, &mut messages)?;
-                ends.push(u32::try_from(messages.len()).expect("a chunk of messages is below 4 GiB"));
-            }
-        }
-        messages.shrink_to_fit();
-        Ok(Chunk { messages: messages.into(), ends })
-    }
-
-    fn seal_event(&mut self, agent: u32, sequence: u64, messages: &mut Vec<u8>) -> Result<(), SealError> {
-        self.job.lines.write(agent, sequence, &mut self.line);
+    /// Appends an event's message behind its length, as it goes over a stream.
+    ///
+    /// # Errors
+    /// If the event does not fit a message.
+    pub fn seal_frame(&mut self, agent: u32, sequence: u64, messages: &mut Vec<u8>) -> Result<(), SealError> {
         let start = messages.len();
-        let framed = self.job.protocol.is_tcp(agent);
-        if framed {
-            messages.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
-        }
-        let member = &self.job.members[agent as usize];
+        messages.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+        self.seal_message(agent, sequence, messages)?;
+        let length = (messages.len() - start - FRAME_HEADER_BYTES) as u32;
+        messages[start..start + FRAME_HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
+        Ok(())
+    }
+
+    /// Appends an event's message, as it goes into a datagram.
+    ///
+    /// # Errors
+    /// If the event does not fit a message.
+    pub fn seal_message(
+        &mut self,
+        agent: u32,
+        sequence: u64,
+        messages: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        self.script.lines.write(agent, sequence, &mut self.line);
+        let member = &self.script.members[agent as usize];
         let chance = mix((u64::from(agent) << 32) ^ sequence);
         let mut initialization_vector = [0; 16];
         initialization_vector[..8].copy_from_slice(&chance.to_le_bytes());
         initialization_vector[8..].copy_from_slice(&mix(chance).to_le_bytes());
         let envelope = Envelope {
             id_prefix: member.entry.address.agent_sends_id().then_some(member.entry.id),
-            method: self.job.method,
+            method: self.script.method,
             random: (chance & 0xFFFF) as u32,
-            counter: self.job.counters.of_event(sequence),
+            counter: self.script.counters.of_event(sequence),
             initialization_vector,
             text: self.line.as_bytes(),
         };
-        self.sealer.seal(&member.cipher_key, &envelope, messages)?;
-        if framed {
-            let length = (messages.len() - start - FRAME_HEADER_BYTES) as u32;
-            messages[start..start + FRAME_HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
-        }
-        Ok(())
+        self.sealer.seal(&member.cipher_key, &envelope, messages)
     }
 }
 
 /// Seals a sample, so that a run that does not fit is refused before the work and not after it.
 fn check_memory(job: SealingJob<'_>) -> Result<(), SealAheadError> {
     let events = job.plan.events();
-    let mut worker = Worker::new(job);
+    let mut sealing = Sealing::new(job.script);
     let mut sample = Vec::new();
     let sampled = events.min(SAMPLE_EVENTS);
     for number in 0..sampled {
         let agent = (number % u64::from(job.plan.agents())) as u32;
-        worker.seal_event(agent, number, &mut sample).map_err(SealAheadError::Seal)?;
+        seal_event(job, &mut sealing, agent, number, &mut sample).map_err(SealAheadError::Seal)?;
     }
     let event_bytes = sample.len() as u64 / sampled + size_of::<u32>() as u64;
     let needed_bytes = event_bytes * events;
@@ -265,11 +318,8 @@ mod tests {
         let memory_bytes_max = 1 << 20;
         run(SealingJob {
             plan: &plan,
-            lines: &lines,
-            members: &members,
-            method,
+            script: Script { lines: &lines, members: &members, method, counters },
             protocol,
-            counters,
             memory_bytes_max,
             threads: 2,
         })
@@ -277,14 +327,17 @@ mod tests {
 
     fn check_message(job: SealingJob<'_>, message: &[u8], agent: u32, sequence: u64) {
         let Ok(Wire::Id { id, sealed }) = classify(message) else { panic!("no id in front") };
-        let member = &job.members[agent as usize];
+        let member = &job.script.members[agent as usize];
         assert_eq!(id, member.entry.id);
         let mut opener = Opener::new(OpenSettings { message_bytes_max: 65_536, old_format: false });
         let batch = [codec::Sealed { key: &member.cipher_key, bytes: sealed, method_hint: None }];
         let batch = opener.open(&batch);
         let opened = batch.get(0).unwrap();
-        assert_eq!((opened.method, opened.counter), (job.method, job.counters.of_event(sequence)));
-        assert_eq!(job.lines.find(opened.text), Found::Ours(Mark { run: 8, agent, sequence }));
+        assert_eq!(
+            (opened.method, opened.counter),
+            (job.script.method, job.script.counters.of_event(sequence))
+        );
+        assert_eq!(job.script.lines.find(opened.text), Found::Ours(Mark { run: 8, agent, sequence }));
     }
 
     #[test]

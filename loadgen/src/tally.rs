@@ -39,7 +39,7 @@ pub struct Counts {
     pub misattributed: u64,
     /// Lines of this run that the plan does not hold.
     pub unplanned: u64,
-    /// Everything else: what agents say by themselves, and other runs.
+    /// Everything else: what agents say by themselves, other runs, and what an earlier plan of the fleet gave up.
     pub foreign: u64,
 }
 
@@ -69,8 +69,10 @@ pub struct Tally {
 #[derive(Debug)]
 struct AgentTally {
     first_bit: u64,
+    /// Sequence of its first event in this plan.
+    first: u64,
     events: u64,
-    /// One more than the highest sequence that arrived.
+    /// One more than the highest event that arrived, counted from the first of this plan.
     expected: u64,
 }
 
@@ -81,7 +83,7 @@ impl Tally {
         let mut first_bit = 0;
         for agent in 0..plan.agents() {
             let events = plan.events_of(agent);
-            agents.push(AgentTally { first_bit, events, expected: 0 });
+            agents.push(AgentTally { first_bit, first: plan.first_of(agent), events, expected: 0 });
             first_bit += events;
         }
         Tally {
@@ -125,24 +127,33 @@ impl Tally {
 
     fn count_event(&mut self, plan: &Plan, mark: Mark, now_nanoseconds: u64) {
         let tcp = u64::from(self.protocol.is_tcp(mark.agent));
-        let agent = self.agents.get_mut(mark.agent as usize).filter(|agent| mark.sequence < agent.events);
-        let (Some(agent), Some(intended)) = (agent, plan.intended_nanoseconds(mark.agent, mark.sequence))
+        let Some(agent) = self.agents.get_mut(mark.agent as usize) else {
+            self.counts.unplanned += 1;
+            return;
+        };
+        let Some(event) = mark.sequence.checked_sub(agent.first) else {
+            // What an earlier plan of the same fleet sent, and gave up.
+            self.counts.foreign += 1;
+            return;
+        };
+        let (true, Some(intended)) =
+            (event < agent.events, plan.intended_nanoseconds(mark.agent, mark.sequence))
         else {
             self.counts.unplanned += 1;
             return;
         };
-        let bit = agent.first_bit + mark.sequence;
+        let bit = agent.first_bit + event;
         let (word, mask) = (&mut self.arrived[(bit / 64) as usize], 1 << (bit % 64));
         if *word & mask != 0 {
             self.counts.duplicated += 1;
             return;
         }
         *word |= mask;
-        if mark.sequence < agent.expected {
+        if event < agent.expected {
             self.counts.out_of_order += 1;
             self.counts.out_of_order_tcp += tcp;
         }
-        agent.expected = agent.expected.max(mark.sequence + 1);
+        agent.expected = agent.expected.max(event + 1);
         self.counts.delivered += 1;
         self.counts.delivered_tcp += tcp;
         self.latency.saturating_record(now_nanoseconds.saturating_sub(intended).max(1));
@@ -192,6 +203,26 @@ mod tests {
         }
         let expected =
             Counts { foreign: 1, corrupted: 1, misattributed: 1, delivered: 1, ..Counts::default() };
+        assert_eq!(tally.counts(), expected);
+    }
+
+    #[test]
+    fn what_an_earlier_plan_of_the_fleet_sent_is_foreign() {
+        let plan = Plan::new(2, 4.0, Duration::from_secs(1), 1, 9).going_on(1, [5, 7].into());
+        let mut tally = Tally::new(&plan, Protocol::Tcp);
+        for (agent, sequence) in [(0, 5), (0, 4), (1, 8), (1, 7), (1, 9)] {
+            let found = Found::Ours(Mark { run: 1, agent, sequence });
+            tally.count(&plan, Arrival { found, named_right: true, nanoseconds: 2_000_000_000 });
+        }
+        let expected = Counts {
+            delivered: 3,
+            delivered_tcp: 3,
+            out_of_order: 1,
+            out_of_order_tcp: 1,
+            foreign: 1,
+            unplanned: 1,
+            ..Counts::default()
+        };
         assert_eq!(tally.counts(), expected);
     }
 

@@ -2,6 +2,7 @@
 //! embedded manager.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+mod comparison;
 mod embedded;
 mod stand_in;
 
