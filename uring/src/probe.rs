@@ -32,7 +32,7 @@ const OPERATIONS: [(u8, &str); 10] = [
 
 /// Makes a small ring with everything a ring of ours uses, and receives a datagram with it.
 ///
-/// The floor is kernel 6.1: deferred task work. A kernel before 6.12 does without [`Wait::min_wait`].
+/// The floor is kernel 6.1: deferred task work. Before 6.12 the end of a [`Wait::min_wait`] is the end of the wait.
 ///
 /// # Errors
 ///

@@ -47,7 +47,8 @@ pub const fn completions_needed(buffers: u32, connections: u32) -> u32 {
 pub struct Wait {
     /// How many completions end the wait; with 0 it does not wait.
     pub completions_min: u32,
-    /// After this long, one completion is enough. Kernels before 6.12 can't: there, one is enough at once.
+    /// After this long, one completion is enough. Kernels before 6.12 know no such time: there, the wait ends then with
+    /// whatever came, and be it nothing.
     pub min_wait: Option<Duration>,
     /// After this long, none is needed; `None`: wait for ever.
     pub timeout: Option<Duration>,
@@ -190,12 +191,8 @@ impl Ring {
         self.overflows += u64::from(queue.cq_overflow());
         let submit = queue.len() as u32;
         drop(queue);
-        let (completions_min, min_wait) = match wait.min_wait {
-            Some(_) if !self.has_min_wait => (wait.completions_min.min(1), None),
-            min_wait => (wait.completions_min, min_wait),
-        };
         self.enters += 1;
-        match self.enter.call(Call { submit, completions_min, min_wait, timeout: wait.timeout }) {
+        match self.enter.call(call(wait, submit, self.has_min_wait)) {
             Ok(_) | Err(Errno::TIME | Errno::INTR | Errno::BUSY) => Ok(()),
             Err(errno) => Err(errno),
         }
@@ -462,7 +459,42 @@ impl fmt::Display for DrainTimedOut {
 
 impl std::error::Error for DrainTimedOut {}
 
+/// The call that a wait becomes.
+#[inline]
+fn call(wait: Wait, submit: u32, has_min_wait: bool) -> Call {
+    let Wait { completions_min, min_wait, timeout } = wait;
+    match min_wait {
+        Some(end) if !has_min_wait => {
+            let timeout = Some(timeout.map_or(end, |timeout| timeout.min(end)));
+            Call { submit, completions_min, min_wait: None, timeout }
+        }
+        min_wait => Call { submit, completions_min, min_wait, timeout },
+    }
+}
+
 fn descriptor(uring: &IoUring) -> BorrowedFd<'_> {
     // SAFETY: the ring keeps its descriptor open as long as it is borrowed.
     unsafe { BorrowedFd::borrow_raw(uring.as_raw_fd()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_min_wait_of_the_kernels_the_wait_ends_when_it_would() {
+        let micros = |micros| Some(Duration::from_micros(micros));
+        let check = |min_wait, timeout, has_min_wait, expected| {
+            let Call { submit, completions_min, min_wait, timeout } =
+                call(Wait { completions_min: 64, min_wait, timeout }, 3, has_min_wait);
+            assert_eq!((submit, completions_min), (3, 64));
+            assert_eq!((min_wait, timeout), expected, "a kernel that has it: {has_min_wait}");
+        };
+        check(micros(500), micros(9_000), true, (micros(500), micros(9_000)));
+        check(micros(500), micros(9_000), false, (None, micros(500)));
+        check(micros(500), micros(100), false, (None, micros(100)));
+        check(micros(500), None, false, (None, micros(500)));
+        check(None, micros(9_000), false, (None, micros(9_000)));
+        check(None, None, false, (None, None));
+    }
 }

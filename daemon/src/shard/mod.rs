@@ -14,6 +14,7 @@ mod connections;
 mod decide;
 mod drain_sinks;
 mod op_kind;
+mod patience;
 mod pressure;
 mod receive;
 mod report;
@@ -40,6 +41,7 @@ use crate::settings::Settings;
 use crate::sink::Sinks;
 use batch::Batch;
 use connections::Connections;
+use patience::Patience;
 use pressure::Pressure;
 use rings::ShardRing;
 use send::Outgoing;
@@ -143,6 +145,7 @@ struct Shard {
     sink_polls: Vec<drain_sinks::SinkPoll>,
     pressure: Pressure,
     outgoing: Outgoing,
+    patience: Patience,
     batch: Batch,
     /// Memory for the batch as the manager takes it; empty between turns.
     incoming: Vec<Incoming<'static>>,
@@ -190,12 +193,12 @@ impl Shard {
 
     /// One turn: wait, take what came, decide on it, hand it over.
     fn turn(&mut self) -> Result<(), ShardError> {
-        self.wait()?;
-        let now = self.now();
+        let now = self.wait()?;
         self.due.again = false;
         self.decode_backlog();
         self.collect(now)?;
         self.decide(now);
+        self.patience.record(now, self.tally.turn_messages);
         self.read_mail();
         self.keep_time(now);
         self.act(None);

@@ -1,5 +1,8 @@
 //! The rings of a shard: the one that it waits on, and spare ones for more connections than one table holds.
 
+use std::time::Duration;
+
+use manager::Time;
 use uring::{
     BufferSettings, DATAGRAM_HEADER_BYTES, DirectSlot, DirectSlots, GroupId, Ring, RingSettings, RingWatch,
     Tag, Unsupported, Wait, completions_needed,
@@ -23,12 +26,12 @@ const SUBMISSIONS: u32 = 1_024;
 /// The kernel makes no larger completion queue.
 const COMPLETIONS_MAX: u32 = 65_536;
 
-/// Once a turn brought this many messages, the next one may wait a moment for more.
-const BUSY_MESSAGES: usize = 64;
+/// How many completions end the gathering of a batch before its time does. Each datagram is one only once the kernel has
+/// been entered, so with datagrams alone the time decides.
+const GATHER_COMPLETIONS_MAX: u32 = 256;
 
-/// How many completions, and how long, a busy shard waits for.
-const BUSY_COMPLETIONS: u32 = 64;
-const BUSY_WAIT: std::time::Duration = std::time::Duration::from_micros(50);
+/// While a sink waits for its reader, the shard gathers no longer than this: it must see that there is room.
+const GATHER_BESIDE_SINK: Duration = Duration::from_micros(50);
 
 /// One ring of a shard.
 pub(super) struct ShardRing {
@@ -81,13 +84,15 @@ impl ShardRing {
 
 impl Shard {
     /// Submits what was pushed and waits for something to do: one `io_uring_enter`, and one more for each spare ring.
-    pub(super) fn wait(&mut self) -> Result<(), ShardError> {
+    /// Returns when it was over.
+    pub(super) fn wait(&mut self) -> Result<Time, ShardError> {
         for index in 1..self.rings.len() {
             self.enter_spare(index)?;
             self.watch_spare(index);
         }
-        let wait = if self.due.again { Wait::default() } else { self.patience() };
-        self.rings[0].ring.wait(wait).map_err(ShardError::Wait)
+        let wait = if self.due.again { Wait::default() } else { self.next_wait() };
+        self.rings[0].ring.wait(wait).map_err(ShardError::Wait)?;
+        Ok(self.now())
     }
 
     /// Opens one more ring.
@@ -123,18 +128,28 @@ impl Shard {
         self.rings[index].ready = true;
     }
 
-    /// How to wait: until something comes or is due. Under load for a batch, unless a reader waits for us.
-    fn patience(&self) -> Wait {
+    /// How to wait: until something comes or is due. Under load for a batch.
+    fn next_wait(&self) -> Wait {
         let now = self.now();
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
         let dues = [Some(self.due.tick), self.due.sinks, self.manager.next_timeout(), stop];
-        let due = dues.into_iter().flatten().min().expect("the tick is always due");
-        let busy =
-            self.tally.turn_messages >= BUSY_MESSAGES && !self.sink_polls.iter().any(|poll| poll.armed);
+        let due = dues.into_iter().flatten().min().expect("the tick is always due").since(now);
+        let gather_max = match self.sink_polls.iter().any(|poll| poll.armed) {
+            true => GATHER_BESIDE_SINK,
+            false => Duration::MAX,
+        };
+        let min_wait = self.patience.gather(now).map(|gather| gather.min(gather_max).min(due));
         Wait {
-            completions_min: if busy { BUSY_COMPLETIONS } else { 1 },
-            min_wait: busy.then_some(BUSY_WAIT),
-            timeout: Some(due.since(now)),
+            completions_min: min_wait.map_or(1, |_| self.gather_completions()),
+            min_wait,
+            timeout: Some(due),
         }
+    }
+
+    /// No more than half of a group's buffers are to be filled while the shard gathers.
+    fn gather_completions(&self) -> u32 {
+        let shards = &self.settings.shards;
+        let buffers = shards.datagram_buffers.min(shards.stream_buffers);
+        GATHER_COMPLETIONS_MAX.min(u32::from(buffers) / 2).max(1)
     }
 }

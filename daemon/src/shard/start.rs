@@ -11,6 +11,7 @@ use uring::sockets;
 use super::batch::Batch;
 use super::connections::Connections;
 use super::drain_sinks::SinkPoll;
+use super::patience::Patience;
 use super::pressure::Pressure;
 use super::report::Tally;
 use super::rings::ShardRing;
@@ -60,6 +61,7 @@ impl Shard {
             sinks,
             pressure: Pressure::default(),
             outgoing: Outgoing::default(),
+            patience: Patience::default(),
             batch: Batch::default(),
             incoming: Vec::new(),
             due: Due { tick: Time::ZERO, sinks: None, again: true, mail: true, accepts: true },
