@@ -9,6 +9,7 @@ use crate::{
     keys_command::{self, NewAgent},
     logging, run,
     settings::{self, Cores, Loaded, Origin, Settings, listen_address},
+    tune::{self, Fleet, KNOBS},
 };
 
 /// A manager for OSSEC and Wazuh agents, over UDP and TCP on one port, one thread and one io_uring a core.
@@ -39,6 +40,9 @@ enum Command {
     /// Add agents to client.keys, and list them.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Look at what of the host decides about speed and loss.
+    #[command(subcommand)]
+    Tune(TuneCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,6 +62,22 @@ enum KeysCommand {
     List,
 }
 
+#[derive(Debug, Subcommand)]
+enum TuneCommand {
+    /// Print for each knob what it is, what it should be for this home's settings and agents, and why. Changes nothing.
+    ///
+    /// Run it as the user that runs the manager. Exit status: 0 all as wanted, 1 something is not, 2 something can't be
+    /// read, or the command line or the settings are wrong.
+    Check {
+        /// Print a list of objects instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Events a second of the whole fleet; by default as many as there are agents in client.keys.
+        #[arg(long, value_name = "EVENTS/S")]
+        rate: Option<u64>,
+    },
+}
+
 /// The whole program: reads the command line, does what it says.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -65,10 +85,15 @@ pub fn main() -> ExitCode {
         None | Some(Command::Run) => start(&arguments),
         Some(Command::Check) => check(&arguments),
         Some(Command::Keys(command)) => keys(&arguments, command),
+        Some(Command::Tune(command)) => tune(&arguments, command),
     };
     outcome.unwrap_or_else(|refusal| {
         eprintln!("ringmaster: {refusal}");
-        ExitCode::FAILURE
+        match arguments.command {
+            // Its status 1 says that it has looked.
+            Some(Command::Tune(_)) => ExitCode::from(2),
+            None | Some(Command::Run | Command::Check | Command::Keys(_)) => ExitCode::FAILURE,
+        }
     })
 }
 
@@ -122,9 +147,47 @@ fn keys(arguments: &Arguments, command: &KeysCommand) -> Result<ExitCode, Refusa
     Ok(ExitCode::SUCCESS)
 }
 
+fn tune(arguments: &Arguments, command: &TuneCommand) -> Result<ExitCode, Refusal> {
+    let TuneCommand::Check { json, rate } = command;
+    let mut fleet = match Home::existing(&arguments.home) {
+        Ok(home) => {
+            let (settings, _) = effective(arguments, &home)?;
+            Fleet { agents: agents(&home), ..Fleet::new(&settings, run::cores(&settings.shards.cores)?) }
+        }
+        Err(missing) => {
+            eprintln!(
+                "ringmaster: {missing}; this is for the default settings with the queue socket, and any fleet"
+            );
+            let mut settings = Settings::default();
+            take_the_place(arguments, &mut settings, &mut BTreeMap::new());
+            Fleet { queue_sink: true, ..Fleet::new(&settings, run::cores(&settings.shards.cores)?) }
+        }
+    };
+    fleet.events_per_second = *rate;
+    let findings = tune::findings(&KNOBS, &fleet, |knob| tune::read(knob, &fleet));
+    print!("{}", if *json { tune::json(&findings) } else { tune::text(&findings) });
+    Ok(ExitCode::from(tune::exit_status(&findings)))
+}
+
+/// How many agents a home has, if this user may know.
+fn agents(home: &Home) -> Option<u64> {
+    match std::fs::read(home.keys_path()) {
+        Ok(bytes) => Some(codec::KeyFile::parse(&bytes).entries.len() as u64),
+        Err(error) => {
+            eprintln!("ringmaster: {}: {error}; this is for any fleet", home.keys_path().display());
+            None
+        }
+    }
+}
+
 /// The file's settings with the command line's in their place.
 fn effective(arguments: &Arguments, home: &Home) -> Result<(Settings, BTreeMap<String, Origin>), Refusal> {
     let Loaded { mut settings, mut origins } = settings::load(&home.settings_path(), home.path())?;
+    take_the_place(arguments, &mut settings, &mut origins);
+    Ok((settings, origins))
+}
+
+fn take_the_place(arguments: &Arguments, settings: &mut Settings, origins: &mut BTreeMap<String, Origin>) {
     if let Some(cores) = &arguments.cores {
         settings.shards.cores = cores.clone();
         origins.insert("shards.cores".to_owned(), Origin::CommandLine);
@@ -133,7 +196,6 @@ fn effective(arguments: &Arguments, home: &Home) -> Result<(Settings, BTreeMap<S
         settings.listen.addresses.clone_from(&arguments.listen);
         origins.insert("listen.addresses".to_owned(), Origin::CommandLine);
     }
-    Ok((settings, origins))
 }
 
 #[cfg(test)]

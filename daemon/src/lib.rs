@@ -20,5 +20,6 @@ pub mod settings;
 pub mod shard;
 mod sink;
 pub mod totals;
+pub mod tune;
 
 pub use run::run;

@@ -142,7 +142,10 @@ fn start_shards(shared: &Shared, cores: &[usize], bound: Bound) -> Result<Starte
 }
 
 /// The cores that carry a shard, in order.
-fn cores(wanted: &Cores) -> Result<Vec<usize>, RunError> {
+///
+/// # Errors
+/// When a core is named that this process may not use.
+pub(crate) fn cores(wanted: &Cores) -> Result<Vec<usize>, RunError> {
     const SHARDS_MAX: usize = ShardId::MAX.0 as usize + 1;
     let allowed = sockets::allowed_cores().map_err(|errno| RunError::Thread(errno.into()))?;
     let mut cores = match wanted {

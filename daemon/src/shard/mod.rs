@@ -45,6 +45,7 @@ use patience::Patience;
 use pressure::Pressure;
 use rings::ShardRing;
 use send::Outgoing;
+pub(crate) use start::TABLE_SLOTS_MAX;
 use stop::Stopping;
 
 /// What a shard is made of.

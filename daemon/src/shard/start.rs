@@ -22,7 +22,7 @@ use crate::settings::{CryptoAccept, Replay, Settings};
 use crate::sink::Sinks;
 
 /// Slots of a ring's table, if the limit of descriptors allows them.
-const TABLE_SLOTS_MAX: u32 = 32_768;
+pub(crate) const TABLE_SLOTS_MAX: u32 = 32_768;
 
 impl Shard {
     /// Makes a shard on the thread that will run it, and arms its receives.

@@ -21,6 +21,7 @@ use local_time::LocalClock;
 use outbox::Bounds;
 pub(crate) use outbox::Level;
 use queue_socket::QueueSocket;
+pub(crate) use queue_socket::SEND_BUFFER_BYTES as QUEUE_SEND_BUFFER_BYTES;
 
 use crate::metrics::{SinkKind, SinkState};
 use crate::settings::{self, Settings};

@@ -25,7 +25,7 @@ const CALL_DATAGRAMS: usize = 16;
 const TURN_DATAGRAMS_MAX: usize = 1_024;
 
 /// Asked for as the socket's send buffer: where `net.unix.max_dgram_qlen` was raised, the buffer must not be the limit.
-const SEND_BUFFER_BYTES: usize = 4 << 20;
+pub(crate) const SEND_BUFFER_BYTES: usize = 4 << 20;
 
 /// The first pause before the path of an absent reader is tried again; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(100);

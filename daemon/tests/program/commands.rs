@@ -47,6 +47,46 @@ fn check_names_lines_of_client_keys_that_are_wrong() {
 }
 
 #[test]
+fn tune_check_needs_neither_root_nor_a_home_and_its_status_says_what_it_found() {
+    let nobody = tempfile::tempdir().unwrap();
+    let home = TestHome::new("001 web any k\n002 db any k\n", "");
+    for home in [home.path().to_owned(), nobody.path().join("none")] {
+        let run = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringmaster"));
+            text(&command.arg("--home").arg(&home).args(["tune", "check"]).args(arguments).output().unwrap())
+        };
+        let (code, said, _) = run(&["--json"]);
+        let findings: Vec<serde_json::Value> = serde_json::from_str(&said).unwrap();
+        let found = |states: &[&str]| {
+            findings.iter().any(|finding| states.contains(&finding["state"].as_str().unwrap()))
+        };
+        let expected = match (found(&["low", "high", "wrong"]), found(&["not readable"])) {
+            (true, _) => 1,
+            (false, true) => 2,
+            (false, false) => 0,
+        };
+        assert_eq!(code, Some(expected), "{said}");
+        let somaxconn = findings.iter().find(|finding| finding["name"] == "net.core.somaxconn").unwrap();
+        // Two agents need no more than the least; nobody knows of how many a home that is not there is.
+        let backlog = if home.ends_with("none") { 4_096 } else { 128 };
+        assert_eq!(somaxconn["want"]["at_least"], backlog, "{said}");
+
+        let (code, said, _) = run(&[]);
+        assert_eq!(code, Some(expected));
+        let names = findings.iter().map(|finding| finding["name"].as_str().unwrap());
+        let lines = said.lines().skip(1).zip(names);
+        lines.for_each(|(line, name)| assert!(line.starts_with(name), "{line:?} is not of {name}"));
+        assert_eq!(said.lines().count(), findings.len() + 2, "a heading and a verdict:\n{said}");
+
+        let (code, _, complaint) = run(&["--rate", "much"]);
+        assert_eq!(code, Some(2), "{complaint}");
+    }
+    fs::write(home.path().join("etc/ringmaster.toml"), "[listen]\nbacklog = -1\n").unwrap();
+    let (code, said, complaint) = text(&home.command(&["tune", "check"]));
+    assert_eq!((code, said.as_str()), (Some(2), ""), "{complaint}");
+}
+
+#[test]
 fn keys_are_added_and_listed() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path().join("new");
