@@ -1,7 +1,7 @@
-//! The decrypt stage of opening: our kernels beside the crates, on one rotation, in one run.
+//! The decrypt and digest stages of opening: our kernels beside the crates, on one rotation, in one run.
 //!
-//! Names are `codec/decrypt/<kernel>-<agents>-agents/<bytes of the text>` and `codec/schedule/<kernel>/47`. What the
-//! ciphertext says costs nothing here, so it is noise, of the length that a real agent's message has.
+//! Names are `codec/decrypt/<kernel>-<agents>-agents/<bytes of the text>`, `codec/digest/<kernel>/<bytes of the text>` and
+//! `codec/schedule/<kernel>/47`. What the bytes say costs nothing here, so they are noise, as long as a real agent's.
 #![allow(missing_docs, reason = "criterion's macros make the public items of this file")]
 
 use aes::cipher::array::Array;
@@ -10,8 +10,11 @@ use bench::{MESSAGES_IN_ROTATION, fleet_keys, rotation};
 use blowfish::Blowfish;
 use codec::Method;
 use codec::fast::blowfish::Schedule;
+use codec::fast::md5::Digester;
+use codec::limits::{BODY_BYTES_MIN, DIGEST_BYTES, TEXT_BYTES_MAX};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use md5::{Digest, Md5};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::hint::black_box;
@@ -24,7 +27,7 @@ const AES_VECTOR: [u8; 16] = *b"FEDCBA0987654321";
 const KEY_BYTES: usize = 47;
 const AES_KEY_BYTES: usize = 32;
 /// The largest text, and the ciphertext of a text that can't be compressed, which the largest message is.
-const LARGEST: (usize, usize) = (codec::limits::TEXT_BYTES_MAX, 65_520);
+const LARGEST: (usize, usize) = (TEXT_BYTES_MAX, 65_520);
 
 criterion_group! {
     name = benches;
@@ -32,7 +35,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = schedules, decrypt_blowfish, decrypt_aes
+    targets = schedules, decrypt_blowfish, decrypt_aes, digests
 }
 criterion_main!(benches);
 
@@ -123,6 +126,56 @@ fn decrypt_aes(criterion: &mut Criterion) {
                     decryptor(message.agent).decrypt_blocks(Array::slice_as_chunks_mut(plain).0);
                     black_box(&plain);
                 }
+            });
+        }
+    }
+}
+
+/// Batches of 64 messages; last of lengths as mixed as a fleet's, which share their lanes' time less well.
+fn digests(criterion: &mut Criterion) {
+    let mut random = Pcg64Mcg::seed_from_u64(SEED);
+    let mut noise = vec![0; 16 << 20];
+    random.fill_bytes(&mut noise);
+    for (name, lengths) in [
+        ("200", 200..=200),
+        ("600", 600..=600),
+        ("100-to-600", 100..=600),
+        ("largest", TEXT_BYTES_MAX..=TEXT_BYTES_MAX),
+    ] {
+        let mut rest = noise.as_slice();
+        let messages: Vec<&[u8]> = (0..MESSAGES_IN_ROTATION)
+            .map(|_| {
+                let length = random.random_range(lengths.clone()) + BODY_BYTES_MIN - DIGEST_BYTES;
+                rest = if rest.len() < length { &noise } else { rest };
+                let (message, others) = rest.split_at(length);
+                rest = others;
+                message
+            })
+            .collect();
+        for kernel in ["ours", "crate"] {
+            let mut group = criterion.benchmark_group(format!("codec/digest/{kernel}-md5"));
+            group.throughput(Throughput::Elements(BATCH as u64));
+            let mut batches = messages.chunks_exact(BATCH).cycle();
+            let mut batch = move || batches.next().expect("a cycle has no end");
+            group.bench_function(name, |bencher| match kernel {
+                "ours" => {
+                    let mut digester = Digester::new();
+                    bencher.iter(|| {
+                        let batch = batch();
+                        digester.digest(
+                            BATCH,
+                            |index| batch[index],
+                            |_, digest| {
+                                black_box(digest);
+                            },
+                        );
+                    });
+                }
+                _ => bencher.iter(|| {
+                    for message in batch() {
+                        black_box(Md5::digest(message));
+                    }
+                }),
             });
         }
     }

@@ -15,11 +15,10 @@ impl HexDigest {
 
     /// The digest that these sixteen bytes are.
     pub fn from_binary(binary: [u8; 16]) -> HexDigest {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut hex = [0; 32];
-        for (pair, byte) in hex.chunks_exact_mut(2).zip(binary) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+        let (quarters, _) = binary.as_chunks::<4>();
+        for (digits, quarter) in hex.as_chunks_mut::<8>().0.iter_mut().zip(quarters) {
+            *digits = digits_of(u32::from_le_bytes(*quarter)).to_le_bytes();
         }
         HexDigest(hex)
     }
@@ -45,6 +44,17 @@ impl HexDigest {
     }
 }
 
+/// The eight digits of four bytes, all at once: first byte and first digit lowest.
+fn digits_of(bytes: u32) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let halves = (u64::from(bytes) | u64::from(bytes) << 16) & 0x0000_ffff_0000_ffff;
+    let apart = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    let values = (apart >> 4 | apart << 8) & (0x0f * ONES);
+    // Six more carry into the upper half of a byte whose value is a letter.
+    let letters = (values + 6 * ONES) >> 4 & ONES;
+    values + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'0' - 10)
+}
+
 impl fmt::Display for HexDigest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
@@ -62,8 +72,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_byte_has_its_digits() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(HexDigest::from_binary([byte; 16]).as_str(), format!("{byte:02x}").repeat(16));
+        }
+    }
+
+    #[test]
     fn known_digests() {
         assert_eq!(HexDigest::of(b"").as_str(), "d41d8cd98f00b204e9800998ecf8427e");
+        let digits =
+            HexDigest::from_binary(*b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\x10");
+        assert_eq!(digits.as_str(), "0123456789abcdeffedcba9876543210");
         assert_eq!(HexDigest::parse(b"D41D8CD98F00B204E9800998ECF8427E"), Some(HexDigest::of(b"")));
         assert_eq!(HexDigest::parse(b"x"), None);
         assert_eq!(HexDigest::parse(b"d41d8cd98f00b204e9800998ecf8427g"), None);

@@ -3,6 +3,7 @@
 //! The targets themselves, outside the workspace, are one line each; their corpora are replayed by the tests below.
 
 use crate::fast::blowfish::Schedule;
+use crate::fast::md5::{Digester, Path};
 use crate::{
     AgentId, CipherKey, Counter, Envelope, Escaped, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
     KeyFile, LocalTime, Merged, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product, Sealed,
@@ -11,6 +12,7 @@ use crate::{
 use cbc::cipher::array::Array;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
 use flate2::{Compress, Compression, FlushCompress};
+use md5::{Digest, Md5};
 
 const METHODS: [Method; 3] = [Method::Blowfish, Method::AesOssec, Method::AesWazuh];
 
@@ -182,6 +184,38 @@ pub(crate) fn blowfish_is_the_crates(key: &[u8], vector: [u8; 8], bytes: &[u8]) 
     assert_eq!(plain, bytes, "encrypted as the crate does");
 }
 
+/// MD5 over a batch, ours and the crate's: how many messages, their lengths in two bytes each, and what they are cut from.
+///
+/// # Panics
+/// If the two differ.
+pub fn md5(bytes: &[u8]) {
+    let Some((count, rest)) = bytes.split_first() else { return };
+    let Some((lengths, mut text)) = rest.split_at_checked(2 * usize::from(count % 64)) else { return };
+    let mut messages = Vec::new();
+    for length in lengths.as_chunks().0 {
+        let (message, rest) = text.split_at(usize::from(u16::from_le_bytes(*length)).min(text.len()));
+        messages.push(message);
+        text = rest;
+    }
+    messages.push(text);
+    md5_is_the_crates(&messages);
+}
+
+/// # Panics
+/// If ours and the crate's differ on these messages, on any path that this processor can take.
+pub(crate) fn md5_is_the_crates(messages: &[&[u8]]) {
+    let expected: Vec<Option<[u8; 16]>> =
+        messages.iter().map(|message| Some(Md5::digest(message).into())).collect();
+    for path in [Path::Portable, Path::detect()] {
+        let mut digests = vec![None; messages.len()];
+        let mut digested = |index: usize, digest| {
+            assert_eq!(digests[index].replace(digest), None, "each message is digested once");
+        };
+        Digester::on(path).digest(messages.len(), |index| messages[index], &mut digested);
+        assert_eq!(digests, expected, "{path:?}");
+    }
+}
+
 type Frames = (Vec<Vec<u8>>, bool);
 
 fn cut_frames(segments: &[&[u8]]) -> Frames {
@@ -277,6 +311,11 @@ mod tests {
     #[test]
     fn blowfish() {
         replay("blowfish", super::blowfish);
+    }
+
+    #[test]
+    fn md5() {
+        replay("md5", super::md5);
     }
 
     #[test]

@@ -3,19 +3,21 @@
 use self::scratch::{Scratch, Span};
 use crate::cipher::{AesDialect, BLOWFISH_BLOCK_BYTES, Cipher, CipherKey, Method};
 use crate::digest::HexDigest;
+use crate::fast::md5::Digester;
 use crate::limits::{BODY_BYTES_MIN, DIGEST_BYTES, MESSAGE_BYTES_MAX};
 use crate::message::Counter;
 use crate::text::{all_digits, decimal};
 use flate2::{Decompress, FlushDecompress, Status};
+use md5::{Digest, Md5};
 use std::fmt;
 use std::ops::Range;
 
 mod old_format;
 mod scratch;
 
-/// How many messages ahead a Blowfish table is fetched, and how many the key that knows where the table is.
-const TABLES_AHEAD: usize = 1;
-const KEYS_AHEAD: usize = 4;
+/// Messages that are decrypted and inflated before the next ones are looked at. Inflating them takes about as long as it
+/// takes to fetch the next ones' Blowfish tables.
+const ABREAST: usize = 2;
 
 /// What an [`Opener`] accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct Opened<'a> {
     pub text: &'a [u8],
 }
 
-/// Opens messages: decrypts, inflates, compares digests, each step over the whole batch.
+/// Opens messages: decrypts and inflates a few abreast, then compares the digests of the whole batch.
 ///
 /// Its memory is kept from batch to batch, so that opening allocates nothing once it has grown; at most
 /// `4 * batch * message_bytes_max` bytes are in use, and two MiB stay. A message never sees bytes of another one.
@@ -66,6 +68,8 @@ pub struct Opener {
     plain: Scratch,
     bodies: Scratch,
     slots: Vec<Slot>,
+    digester: Digester,
+    digests: Vec<[u8; 16]>,
 }
 
 /// One message on its way through the stages. After `decrypt`, `at` is its place in `plain`; after `inflate`, in `bodies`.
@@ -99,6 +103,8 @@ impl Opener {
             plain: Scratch::default(),
             bodies: Scratch::default(),
             slots: Vec::new(),
+            digester: Digester::new(),
+            digests: Vec::new(),
         }
     }
 
@@ -109,17 +115,18 @@ impl Opener {
         self.plain.clear();
         self.bodies.clear();
         self.slots.clear();
-        for (index, sealed) in batch.iter().enumerate() {
-            fetch_ahead(batch, index);
-            let slot = self.decrypt(sealed);
-            self.slots.push(slot);
+        for start in (0..batch.len()).step_by(ABREAST) {
+            let end = batch.len().min(start + ABREAST);
+            for sealed in &batch[start..end] {
+                let slot = self.decrypt(sealed);
+                self.slots.push(slot);
+            }
+            fetch_ahead(batch, end);
+            for index in start..end {
+                self.inflate(index);
+            }
         }
-        for index in 0..batch.len() {
-            self.inflate(index);
-        }
-        for index in 0..batch.len() {
-            self.verify(index);
-        }
+        self.verify_all();
         for (index, sealed) in batch.iter().enumerate() {
             self.try_other_dialect(index, sealed);
         }
@@ -204,14 +211,28 @@ impl Opener {
         }
     }
 
-    fn verify(&mut self, index: usize) {
+    fn verify_all(&mut self) {
+        let Opener { slots, bodies, digester, digests, .. } = self;
+        digests.clear();
+        digests.resize(slots.len(), [0; 16]);
+        digester.digest(
+            slots.len(),
+            |index| covered(&slots[index], bodies),
+            |index, digest| digests[index] = digest,
+        );
+        for index in 0..self.slots.len() {
+            self.verify(index, self.digests[index]);
+        }
+    }
+
+    fn verify(&mut self, index: usize, digest: [u8; 16]) {
         let slot = &mut self.slots[index];
         if slot.outcome.is_err() {
             return;
         }
         let body = self.bodies.bytes(slot.at);
         let verified = match slot.form {
-            Form::Compressed => verify_body(body),
+            Form::Compressed => verify_body(body, digest),
             Form::Old => old_format::verify(body),
         };
         slot.outcome = verified.map(|(numbers, text)| {
@@ -231,22 +252,24 @@ impl Opener {
         let Ok((Cipher::Aes, ciphertext)) = token(sealed.bytes) else { return };
         self.slots[index] = self.decrypt_aes(sealed.key, ciphertext, other);
         self.inflate(index);
-        self.verify(index);
+        let digest = Md5::digest(covered(&self.slots[index], &self.bodies));
+        self.verify(index, digest.into());
         if self.slots[index].outcome.is_err() {
             self.slots[index] = slot;
         }
     }
 }
 
-/// Fetches the keys that the messages behind the one at `index` need: the table of the next one, which takes longer to
-/// come from memory than to use, and in time for that the pointer to the table of one further on.
-fn fetch_ahead(batch: &[Sealed<'_>], index: usize) {
-    if let Some(sealed) = batch.get(index + KEYS_AHEAD) {
-        sealed.key.prefetch();
+/// Fetches what the messages from `start` on are decrypted with: the next ones' Blowfish tables, and the keys of those
+/// behind them, which know where their tables are.
+fn fetch_ahead(batch: &[Sealed<'_>], start: usize) {
+    for sealed in batch.iter().skip(start).take(ABREAST) {
+        if sealed.bytes.starts_with(Method::Blowfish.token()) {
+            sealed.key.prefetch_blowfish();
+        }
     }
-    match batch.get(index + TABLES_AHEAD) {
-        Some(sealed) if sealed.bytes.starts_with(Method::Blowfish.token()) => sealed.key.prefetch_blowfish(),
-        Some(_) | None => {}
+    for sealed in batch.iter().skip(start + ABREAST).take(ABREAST) {
+        sealed.key.prefetch();
     }
 }
 
@@ -324,12 +347,20 @@ fn inflate_bounded(
     }
 }
 
-fn verify_body(body: &[u8]) -> Result<(Numbers, Range<usize>), OpenError> {
+/// What a message's digest is taken of; nothing if it has failed, or is in the old format, which sees to that itself.
+fn covered<'b>(slot: &Slot, bodies: &'b Scratch) -> &'b [u8] {
+    match (slot.outcome, slot.form) {
+        (Ok(_), Form::Compressed) => bodies.bytes(slot.at).get(DIGEST_BYTES..).unwrap_or_default(),
+        (Err(_), _) | (Ok(_), Form::Old) => &[],
+    }
+}
+
+fn verify_body(body: &[u8], found: [u8; 16]) -> Result<(Numbers, Range<usize>), OpenError> {
     if body.len() < BODY_BYTES_MIN {
         return Err(OpenError::Malformed);
     }
     let (digest, rest) = body.split_at(DIGEST_BYTES);
-    if HexDigest::of(rest).as_bytes() != digest {
+    if HexDigest::from_binary(found).as_bytes() != digest {
         return Err(OpenError::Checksum);
     }
     let (random, global, local) = (&rest[..5], &rest[5..15], &rest[16..20]);

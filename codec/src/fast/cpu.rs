@@ -28,3 +28,27 @@ fn prefetch_line(address: *const i8) {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 fn prefetch_line(_address: *const i8) {}
+
+/// Whether the processor has AVX2.
+pub(crate) fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
+/// The md5 of sixteen messages.
+///
+/// # Panics
+/// If the processor has no AVX2.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn md5_lanes(messages: &[&[u8]; 16]) -> [[u8; 16]; 16] {
+    assert!(has_avx2(), "the caller asked before it chose this path");
+    // SAFETY: the processor has AVX2, as the line above has just made sure of.
+    unsafe { super::md5::lanes::digest(messages) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn md5_lanes(_messages: &[&[u8]; 16]) -> [[u8; 16]; 16] {
+    unreachable!("this processor has no AVX2, so nobody chose this path")
+}

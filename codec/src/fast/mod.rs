@@ -4,3 +4,4 @@
 
 pub mod blowfish;
 pub(crate) mod cpu;
+pub mod md5;
