@@ -129,8 +129,9 @@ impl CipherKey {
         std::str::from_utf8(&self.derived).expect("the derived key is hexadecimal digits")
     }
 
-    /// Asks for the key itself to be in the cache soon; [`CipherKey::prefetch_blowfish`] has to wait for it.
-    pub(crate) fn prefetch(&self) {
+    /// Asks for the key itself to be in the cache soon; what opens a message waits for it.
+    #[inline]
+    pub fn prefetch(&self) {
         cpu::prefetch(self);
     }
 

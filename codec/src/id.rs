@@ -49,6 +49,25 @@ impl AgentId {
     }
 }
 
+impl AgentId {
+    /// The number that the digits write: below 100,000,000. Ids that differ only in zeros in front have the same one.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        // The digits to the end of the word, zeros in front; then pairs, fours and all eight at once.
+        let unused_bits = (AGENT_ID_BYTES_MAX as u32 - u32::from(self.length)) * 8;
+        let digits = (u64::from_le_bytes(self.digits) << unused_bits) & 0x0f0f_0f0f_0f0f_0f0f;
+        let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+        (fours * 10_000 + (fours >> 32)) as u32
+    }
+
+    /// Whether it is written as `manage_agents` writes its number: with three digits, or more and no zero in front.
+    #[inline]
+    pub fn is_usual(&self) -> bool {
+        self.length == 3 || (self.length > 3 && self.digits[0] != b'0')
+    }
+}
+
 impl FromStr for AgentId {
     type Err = AgentIdError;
 
@@ -114,6 +133,28 @@ impl std::error::Error for AgentIdError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers() {
+        for (text, number, usual) in [
+            ("0", 0, false),
+            ("7", 7, false),
+            ("42", 42, false),
+            ("000", 0, true),
+            ("007", 7, true),
+            ("0007", 7, false),
+            ("1024", 1_024, true),
+            ("19900", 19_900, true),
+            ("123456", 123_456, true),
+            ("0123456", 123_456, false),
+            ("12345678", 12_345_678, true),
+            ("00000001", 1, false),
+            ("99999999", 99_999_999, true),
+        ] {
+            let id: AgentId = text.parse().unwrap();
+            assert_eq!((id.number(), id.is_usual()), (number, usual), "{text}");
+        }
+    }
 
     #[test]
     fn ids_are_strings() {

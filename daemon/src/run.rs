@@ -16,7 +16,7 @@ use uring::{Unsupported, sockets};
 
 use crate::{
     clock::Clock,
-    control::{ControlError, ControlPlane, Face, KeySource, Status, say_problems},
+    control::{ControlError, ControlPlane, Face, KeySource, RetiredTables, Status, say_problems},
     counters_store::CounterStore,
     exposition::{ControlMetrics, Exposition},
     home::{Home, HomeError, HomeLock},
@@ -91,6 +91,7 @@ fn prepare(settings: Settings) -> Result<(ControlPlane, HomeLock), RunError> {
         metrics,
         mailers,
         table,
+        retired: RetiredTables::default(),
         senders,
         store,
         keys,

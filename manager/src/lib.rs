@@ -10,6 +10,7 @@ mod action;
 mod answer;
 mod connections;
 mod counters;
+mod ids;
 mod manager;
 mod receive;
 mod replay;

@@ -5,6 +5,7 @@
 
 mod http;
 mod keys;
+mod retired;
 
 use std::{
     io,
@@ -40,6 +41,7 @@ use crate::{
 
 pub use http::Face;
 pub use keys::{KeySource, say_problems};
+pub use retired::RetiredTables;
 
 /// What the control plane is made of.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct ControlPlane {
     pub mailers: Vec<MailSender>,
     /// The agents, as all shards see them.
     pub table: Arc<ArcSwap<AgentTable>>,
+    /// Tables that shards may still have.
+    pub retired: RetiredTables,
     /// The counter of everything that is sent.
     pub senders: Arc<SenderCounter>,
     /// Where counters are kept.
@@ -169,6 +173,7 @@ impl ControlPlane {
                     }
                     self.keys_if(KeySource::looks_changed).await;
                     self.write_counters().await;
+                    free(self.retired.unused());
                 }
                 () = self.keys.event() => self.keys_if(|_| true).await,
                 _ = signals.hangup.recv() => self.keys_if(|_| true).await,
@@ -205,10 +210,12 @@ impl ControlPlane {
         // Agents that are gone may come back: what they used up stays used up.
         self.store.collect(&previous, self.senders.last());
         let seed = self.store.seed(&file.entries);
-        let build = move || AgentTable::build(file.entries, Some(&previous), &seed);
+        let before = Arc::clone(&previous);
+        let build = move || AgentTable::build(file.entries, Some(&before), &seed);
         let table = tokio::task::spawn_blocking(build).await.expect("a panic ends the process");
         let agents = table.agents().len();
         self.table.store(Arc::new(table));
+        self.retired.add(previous);
         for mailer in &self.mailers {
             mailer.send(Mail::Keys).expect("only closes can find a box full");
         }
@@ -256,6 +263,13 @@ impl ControlPlane {
             outcome = ended.and(outcome);
         }
         outcome
+    }
+}
+
+/// Frees tables, without this thread waiting for it.
+fn free(tables: Vec<Arc<AgentTable>>) {
+    if !tables.is_empty() {
+        tokio::task::spawn_blocking(move || drop(tables));
     }
 }
 

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use codec::{Origin, Product, archive_json, archive_line, queue_datagram};
+use codec::{Product, archive_json, archive_line, queue_datagram};
 use manager::{Published, Time};
 use rustix::io::Errno;
 
@@ -142,8 +142,7 @@ impl Sinks {
     /// Takes an event over, into every sink.
     pub(crate) fn take(&mut self, published: &Published<'_>) {
         let Published { agent, event, from: _, transport: _ } = published;
-        let entry = agent.entry();
-        let origin = Origin { id: entry.id, name: &entry.name, address: entry.address.location_text() };
+        let origin = agent.origin();
         for sink in &mut self.sinks {
             match sink {
                 Sink::ArchiveJson(archive) => archive.take(|out| {
