@@ -90,6 +90,7 @@ const SHARD_COUNTERS: &[OfShard] = &[
         &shard.buffers_exhausted
     }),
     ("turns", "Turns of the shard's loop", |shard| &shard.turns),
+    ("ring_enters", "Calls of io_uring_enter", |shard| &shard.enters),
 ];
 
 const SHARD_GAUGES: &[OfShard] = &[
@@ -103,6 +104,7 @@ const SHARD_GAUGES: &[OfShard] = &[
 const SINK_COUNTERS: &[OfSink] = &[
     ("sink_taken", "Events taken over by a sink: delivered + held + failed", |sink| &sink.taken),
     ("sink_delivered", "Events written or sent by a sink", |sink| &sink.delivered),
+    ("sink_calls", "Sends of a sink, each of many events, or its writes", |sink| &sink.calls),
     ("sink_stalls", "Times a sink had to wait for its reader, or failed and tried again", |sink| {
         &sink.stalls
     }),

@@ -40,6 +40,8 @@ pub struct ShardMetrics {
     pub heartbeat_nanoseconds: Stored,
     /// Turns of the loop.
     pub turns: Stored,
+    /// Calls of `io_uring_enter`.
+    pub enters: Stored,
     /// Messages received, kernel drops included: `received = events + control + the sum of dropped`.
     pub received: Stored,
     /// Messages that became an event and were taken over by the sinks.
@@ -131,6 +133,8 @@ pub struct SinkMetrics {
     pub taken: Stored,
     /// Events sent or written.
     pub delivered: Stored,
+    /// Times something was given to the kernel: system calls of the sink's own, or writes that went with the ring's.
+    pub calls: Stored,
     /// Events that wait now.
     pub held: Stored,
     /// Bytes that wait now.

@@ -13,6 +13,8 @@ mod collect;
 mod connections;
 mod decide;
 mod drain_sinks;
+#[cfg(test)]
+mod economy;
 mod op_kind;
 mod patience;
 mod pressure;

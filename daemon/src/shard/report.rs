@@ -46,6 +46,7 @@ impl Shard {
         metrics.connections_paused.set(self.pressure.paused_now);
         metrics.pauses.set(self.pressure.pauses);
         metrics.sent.set(self.outgoing.sent);
+        metrics.enters.set(self.rings.iter().map(|ring| ring.ring.enters()).sum());
         let starved = |ring: &super::ShardRing| {
             let datagrams = ring.datagrams.map_or(0, |group| ring.ring.starvations(group));
             ring.ring.starvations(ring.streams) + datagrams
@@ -55,6 +56,7 @@ impl Shard {
             let (stored, counters) = (metrics.sink(report.kind), report.counters);
             stored.taken.set(counters.taken);
             stored.delivered.set(counters.delivered);
+            stored.calls.set(counters.calls);
             stored.held.set(report.held);
             stored.held_bytes.set(report.held_bytes as u64);
             stored.stalls.set(counters.stalls);

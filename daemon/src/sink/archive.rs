@@ -89,6 +89,7 @@ impl Archive {
             Err(_) => return self.fail(now),
         };
         self.next_write = now + WRITE_INTERVAL;
+        self.counters.calls += 1;
         let outbox = &mut self.outbox;
         let writing = self.writing.get_or_insert_with(|| {
             let batch = outbox.take_block().expect("something is held");

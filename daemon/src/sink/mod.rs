@@ -56,6 +56,8 @@ pub(crate) enum Next {
 pub(crate) struct SinkCounters {
     /// Events taken over.
     pub(crate) taken: u64,
+    /// Times it gave the kernel something: system calls of its own, or writes that went with the ring's.
+    pub(crate) calls: u64,
     /// Events sent or written.
     pub(crate) delivered: u64,
     /// Events that have no form for this sink.

@@ -162,6 +162,7 @@ impl QueueSocket {
                 self.state = State::Connected { socket };
                 return Next::Again;
             }
+            self.counters.calls += 1;
             match send_some(&socket, &self.outbox) {
                 Handed::Taken(count) => {
                     self.outbox.remove_first(count);
