@@ -3,6 +3,7 @@
 //! The targets themselves, outside the workspace, are one line each; their corpora are replayed by the tests below.
 
 use crate::fast::blowfish::Schedule;
+use crate::fast::inflate::{Inflater, Streams};
 use crate::fast::md5::{Digester, Path};
 use crate::{
     AgentId, CipherKey, Counter, Envelope, Escaped, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
@@ -11,7 +12,7 @@ use crate::{
 };
 use cbc::cipher::array::Array;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use md5::{Digest, Md5};
 
 const METHODS: [Method; 3] = [Method::Blowfish, Method::AesOssec, Method::AesWazuh];
@@ -216,6 +217,78 @@ pub(crate) fn md5_is_the_crates(messages: &[&[u8]]) {
     }
 }
 
+/// Inflate, ours and the library's: a zlib stream, or the blocks of one whose header and sum are right, as the first byte says.
+///
+/// # Panics
+/// If ours takes what the library refuses, or if the two texts differ, or if company changes ours.
+pub fn inflate(bytes: &[u8]) {
+    let Some((selector, rest)) = bytes.split_first() else { return };
+    let stream = if selector % 2 == 0 { rest.to_vec() } else { zlib_stream(rest) };
+    let text = inflate_is_the_librarys(&mut Inflater::new(), &stream);
+    let half = &stream[..stream.len() / 2];
+    let mut inflating = Inflating { streams: &[&stream, half, &stream], texts: vec![None; 3] };
+    Inflater::new().inflate_batch(&mut inflating);
+    let half = inflate_is_the_librarys(&mut Inflater::new(), half);
+    assert_eq!(inflating.texts, [Some(text.clone()), Some(half), Some(text)], "company changes nothing");
+}
+
+/// What ours makes of a stream, `None` if it declines.
+///
+/// # Panics
+/// If ours takes what the library refuses, or if the two texts differ.
+pub(crate) fn inflate_is_the_librarys(inflater: &mut Inflater, stream: &[u8]) -> Option<Vec<u8>> {
+    let text = inflater.inflate(stream).map(<[u8]>::to_vec);
+    if text.is_some() {
+        assert_eq!(text, inflated(&mut Decompress::new(true), stream), "ours takes what the library takes");
+    }
+    text
+}
+
+/// The whole text of a stream of up to 100,000 bytes as the library has it, `None` if it refuses the stream.
+pub(crate) fn inflated(library: &mut Decompress, stream: &[u8]) -> Option<Vec<u8>> {
+    let mut text = vec![0; 100_000];
+    match library.decompress(stream, &mut text, FlushDecompress::Finish) {
+        Ok(Status::StreamEnd) => {
+            text.truncate(usize::try_from(library.total_out()).expect("the output is a slice"));
+            Some(text)
+        }
+        Ok(Status::Ok | Status::BufError) | Err(_) => None,
+    }
+}
+
+/// A stream of these blocks and with the right sum, if the blocks are in order.
+pub(crate) fn zlib_stream(blocks: &[u8]) -> Vec<u8> {
+    let mut library = Decompress::new(false);
+    let text = inflated(&mut library, blocks).unwrap_or_default();
+    let end = usize::try_from(library.total_in()).expect("the input is a slice");
+    let (low, high) = text.iter().fold((1_u32, 0), |(low, high), byte| {
+        let low = (low + u32::from(*byte)) % 65_521;
+        (low, (high + low) % 65_521)
+    });
+    [&[0x78, 0xda], &blocks[..end], &(high << 16 | low).to_be_bytes(), &blocks[end..]].concat()
+}
+
+/// Streams of a batch, and what each says when it is done.
+struct Inflating<'a> {
+    streams: &'a [&'a [u8]],
+    texts: Vec<Option<Option<Vec<u8>>>>,
+}
+
+impl Streams for Inflating<'_> {
+    fn count(&self) -> usize {
+        self.streams.len()
+    }
+
+    fn stream(&self, index: usize) -> Option<&[u8]> {
+        Some(self.streams[index])
+    }
+
+    fn done(&mut self, index: usize, text: Option<&[u8]>) {
+        let before = self.texts[index].replace(text.map(<[u8]>::to_vec));
+        assert_eq!(before, None, "a stream is done once");
+    }
+}
+
 type Frames = (Vec<Vec<u8>>, bool);
 
 fn cut_frames(segments: &[&[u8]]) -> Frames {
@@ -316,6 +389,11 @@ mod tests {
     #[test]
     fn md5() {
         replay("md5", super::md5);
+    }
+
+    #[test]
+    fn inflate() {
+        replay("inflate", super::inflate);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Opening received messages, a batch at a time.
 
+use self::inflate::Inflate;
 use self::scratch::{Scratch, Span};
 use crate::cipher::{AesDialect, BLOWFISH_BLOCK_BYTES, Cipher, CipherKey, Method};
 use crate::digest::HexDigest;
@@ -7,11 +8,11 @@ use crate::fast::md5::Digester;
 use crate::limits::{BODY_BYTES_MIN, DIGEST_BYTES, MESSAGE_BYTES_MAX};
 use crate::message::Counter;
 use crate::text::{all_digits, decimal};
-use flate2::{Decompress, FlushDecompress, Status};
 use md5::{Digest, Md5};
 use std::fmt;
 use std::ops::Range;
 
+mod inflate;
 mod old_format;
 mod scratch;
 
@@ -64,7 +65,7 @@ pub struct Opened<'a> {
 /// `4 * batch * message_bytes_max` bytes are in use, and two MiB stay. A message never sees bytes of another one.
 pub struct Opener {
     settings: OpenSettings,
-    inflate: Decompress,
+    inflate: Inflate,
     plain: Scratch,
     bodies: Scratch,
     slots: Vec<Slot>,
@@ -99,7 +100,7 @@ impl Opener {
     pub fn new(settings: OpenSettings) -> Opener {
         Opener {
             settings,
-            inflate: Decompress::new(true),
+            inflate: Inflate::new(),
             plain: Scratch::default(),
             bodies: Scratch::default(),
             slots: Vec::new(),
@@ -122,9 +123,7 @@ impl Opener {
                 self.slots.push(slot);
             }
             fetch_ahead(batch, end);
-            for index in start..end {
-                self.inflate(index);
-            }
+            self.inflate(start..end);
         }
         self.verify_all();
         for (index, sealed) in batch.iter().enumerate() {
@@ -187,30 +186,6 @@ impl Opener {
         }
     }
 
-    fn inflate(&mut self, index: usize) {
-        let slot = self.slots[index];
-        if slot.outcome.is_err() {
-            return;
-        }
-        let plain = self.plain.bytes(slot.at);
-        let body = match slot.form {
-            Form::Old => Ok(self.bodies.append(plain)),
-            Form::Compressed => {
-                let marks = plain.iter().take_while(|byte| **byte == b'!').count();
-                inflate_bounded(
-                    &mut self.inflate,
-                    &plain[marks..],
-                    &mut self.bodies,
-                    self.settings.message_bytes_max,
-                )
-            }
-        };
-        match body {
-            Ok(at) => self.slots[index].at = at,
-            Err(error) => self.slots[index].outcome = Err(error),
-        }
-    }
-
     fn verify_all(&mut self) {
         let Opener { slots, bodies, digester, digests, .. } = self;
         digests.clear();
@@ -251,7 +226,7 @@ impl Opener {
         };
         let Ok((Cipher::Aes, ciphertext)) = token(sealed.bytes) else { return };
         self.slots[index] = self.decrypt_aes(sealed.key, ciphertext, other);
-        self.inflate(index);
+        self.inflate(index..index + 1);
         let digest = Md5::digest(covered(&self.slots[index], &self.bodies));
         self.verify(index, digest.into());
         if self.slots[index].outcome.is_err() {
@@ -314,37 +289,6 @@ fn without_padding(plain: &[u8]) -> Option<usize> {
     let in_order = (1..=16).contains(&padding_bytes)
         && plain[length..].iter().all(|byte| usize::from(*byte) == padding_bytes);
     in_order.then_some(length)
-}
-
-/// Inflates `stream` to the end of `bodies`, never past `bytes_max`. Bytes after the stream are ignored.
-fn inflate_bounded(
-    inflate: &mut Decompress,
-    stream: &[u8],
-    bodies: &mut Scratch,
-    bytes_max: usize,
-) -> Result<Span, OpenError> {
-    // One byte more than allowed, so that a stream of just the allowed size can reach its end.
-    let room_max = bytes_max + 1;
-    let mut room = (stream.len() * 8 + 512).min(room_max);
-    let mut produced = 0;
-    let mut consumed = 0;
-    inflate.reset(true);
-    loop {
-        let output = &mut bodies.tail(room)[produced..];
-        let status = inflate
-            .decompress(&stream[consumed..], output, FlushDecompress::Finish)
-            .map_err(|_| OpenError::Inflate)?;
-        consumed = usize::try_from(inflate.total_in()).expect("the input is a slice");
-        produced = usize::try_from(inflate.total_out()).expect("the output is a slice");
-        if produced > bytes_max {
-            return Err(OpenError::TooLarge);
-        }
-        match status {
-            Status::StreamEnd => return Ok(bodies.take(produced)),
-            Status::Ok | Status::BufError if produced < room => return Err(OpenError::Inflate),
-            Status::Ok | Status::BufError => room = (room * 4).min(room_max),
-        }
-    }
 }
 
 /// What a message's digest is taken of; nothing if it has failed, or is in the old format, which sees to that itself.

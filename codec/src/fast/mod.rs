@@ -4,4 +4,5 @@
 
 pub mod blowfish;
 pub(crate) mod cpu;
+pub mod inflate;
 pub mod md5;
