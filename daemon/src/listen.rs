@@ -1,5 +1,7 @@
 //! The sockets of the agent channel: for each shard and address one UDP socket and one TCP listener, all on one port.
 
+mod steering;
+
 use std::{
     fmt, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
@@ -68,6 +70,7 @@ pub fn bind(settings: &Listen, shards: usize) -> Result<Bound, BindError> {
         for listeners in &mut bound.shards {
             listeners.push(listener(address, settings)?);
         }
+        bound.remarks.extend(steer(&bound));
     }
     bound.remarks.extend(receive_buffer_remark(&bound, settings));
     Ok(bound)
@@ -146,6 +149,19 @@ fn listener(address: SocketAddr, settings: &Listen) -> Result<Listener, BindErro
         udp: udp.map_err(|error| BindError::new(address, Transport::Udp, &error))?,
         tcp: tcp.map_err(|error| BindError::new(address, Transport::Tcp, &error))?,
     })
+}
+
+/// Brings each agent's datagrams to one shard, on the address that was bound last.
+fn steer(bound: &Bound) -> Option<String> {
+    let shards = u32::try_from(bound.shards.len()).expect("there are few shards");
+    if shards < 2 {
+        return None;
+    }
+    let Listener { address, udp, .. } = bound.shards.first()?.last()?;
+    let errno = steering::steer(udp, shards).err()?;
+    Some(format!(
+        "the kernel does not steer agents to shards ({errno}): datagrams to {address} are spread by their ports"
+    ))
 }
 
 fn receive_buffer_remark(bound: &Bound, settings: &Listen) -> Option<String> {
@@ -248,6 +264,23 @@ mod tests {
         for listener in bound.shards.iter().flatten() {
             assert_eq!(listener.udp.local_addr().unwrap(), address);
             assert_eq!(listener.tcp.local_addr().unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn an_agent_comes_to_the_shard_of_its_number() {
+        let bound = bind(&settings(&["127.0.0.1:0", "127.0.0.2:0"]), 2).unwrap();
+        assert_eq!(bound.remarks.iter().find(|remark| remark.contains("steer")), None);
+        for (index, address) in bound.addresses().into_iter().enumerate() {
+            for agent in 1..=8 {
+                let text = format!("!{agent:03}!:ciphertext");
+                UdpSocket::bind("127.0.0.1:0").unwrap().send_to(text.as_bytes(), address).unwrap();
+                let udp = &bound.shards[agent % 2][index].udp;
+                udp.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+                let mut buffer = [0; 64];
+                let bytes = udp.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..bytes], text.as_bytes());
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::enter::errno;
 
@@ -135,6 +135,25 @@ pub fn kernel_drops(socket: impl AsFd) -> Result<u32, Errno> {
         return Err(errno(&io::Error::last_os_error()));
     }
     Ok(words[DROPS])
+}
+
+/// Lets a program choose, for each datagram, the socket of `member`'s `SO_REUSEPORT` group that gets it: the result is an
+/// index in the order in which they were bound; one that no socket has leaves the choice to the kernel's hash. The program
+/// sees the payload from byte 0. It is the group's, and replaces an earlier one.
+///
+/// # Errors
+///
+/// `EINVAL` for what is no program, or a socket outside a group.
+pub fn select_in_group(member: impl AsFd, program: &[SockFilter]) -> Result<(), Errno> {
+    let length = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
+    // A `SockFilter` is a `sock_filter` (`repr(transparent)`), and the kernel only reads it.
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let (start, bytes) = (ptr::from_ref(&program).cast(), size_of_val(&program) as libc::socklen_t);
+    let (socket, option) = (member.as_fd().as_raw_fd(), libc::SO_ATTACH_REUSEPORT_CBPF);
+    // SAFETY: `program` has the kernel's layout and points to `length` instructions, which outlive the call: the kernel
+    // copies them.
+    let result = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, option, start, bytes) };
+    if result == 0 { Ok(()) } else { Err(errno(&io::Error::last_os_error())) }
 }
 
 /// Raises the soft limit of open descriptors to the hard one. Returns the limit: what one ring's table can hold.

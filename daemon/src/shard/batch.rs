@@ -227,6 +227,35 @@ mod tests {
     }
 
     #[test]
+    fn only_what_crosses_the_edge_of_a_buffer_is_copied() {
+        const BUFFER_BYTES: usize = 16 * 1024;
+        // Segments as they come: each is received into buffers of its own, of which the last may be partly full.
+        let check = |frames: usize, bytes_each: usize, copied_each: usize| {
+            let message = vec![b'm'; bytes_each];
+            let segment = stream(&vec![&message[..]; frames]);
+            let mut connections = Connections::default();
+            let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 1_000, 100);
+            for _ in 0..10 {
+                let mut batch = Batch::default();
+                segment.chunks(BUFFER_BYTES).for_each(|received| batch.cut_lease(connection, received));
+                let copied = |message: &&Message| matches!(message.place, Place::Arena(_));
+                assert_eq!(batch.messages.len(), frames);
+                assert_eq!(batch.messages.iter().filter(copied).count(), copied_each, "{frames} a segment");
+                assert_eq!(batch.arena.len(), copied_each * bytes_each);
+            }
+        };
+        check(1, 240, 0);
+        check(16, 240, 0);
+        check(64, 240, 0);
+        // 64 * 256 bytes fill a buffer to its last byte.
+        check(64, 252, 0);
+        check(65, 252, 0);
+        check(128, 252, 0);
+        check(64, 253, 1);
+        check(64, 600, 2);
+    }
+
+    #[test]
     fn memory_is_kept() {
         let mut incoming = Vec::with_capacity(64);
         incoming.push(Incoming { peer: Peer::Datagram(([127, 0, 0, 1], 1).into()), bytes: b"x" });
