@@ -2,16 +2,16 @@
 #![allow(missing_docs, reason = "criterion's macros make the public items of this file")]
 
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bench::{MESSAGES_IN_ROTATION, log_line};
 use codec::{AgentId, Counter, Envelope, KeyFile, Method, Sealer};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use manager::{
-    AgentTable, CounterSeed, Incoming, Manager, ManagerParts, Peer, Publish, Published, ReplayPolicy,
-    SenderCounter, Settings, ShardId, SinkFull, Time, Verdict,
+    Admission, Agent, AgentTable, ConnectionId, CounterSeed, Incoming, Manager, ManagerParts, Peer, Publish,
+    Published, ReplayPolicy, SenderCounter, Settings, ShardId, SinkFull, Time, Verdict,
 };
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -25,7 +25,7 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = receive, look_up
+    targets = receive, look_up, on_keys
 }
 criterion_main!(benches);
 
@@ -76,6 +76,64 @@ fn look_up(criterion: &mut Criterion) {
     }
 }
 
+/// `manager/on-keys/<variant>/20000`: a manager with 20,000 authenticated connections gets another table: the one built on
+/// its own (`next`), or one after that (`one-missed`), where each agent must be looked up again. `free-a-table` is what the
+/// last owner of a table pays, which no shard is.
+fn on_keys(criterion: &mut Criterion) {
+    const AGENTS: usize = 20_000;
+    let mut group = criterion.benchmark_group("manager/on-keys");
+    group.throughput(Throughput::Elements(AGENTS as u64));
+    for (variant, step) in [("next", 1), ("one-missed", 2)] {
+        group.bench_function(format!("{variant}/{AGENTS}"), |bencher| {
+            let (mut manager, mut tables) = connected(AGENTS);
+            bencher.iter_custom(|iterations| {
+                let mut taken = Duration::ZERO;
+                for _ in 0..iterations {
+                    for _ in 0..step {
+                        tables.push(Arc::new(built_again(tables.last().expect("there is the first"))));
+                    }
+                    let table = Arc::clone(tables.last().expect("one was just made"));
+                    let start = Instant::now();
+                    manager.on_keys(table);
+                    taken += start.elapsed();
+                    tables.drain(..step);
+                }
+                taken
+            });
+            assert_eq!(manager.counters().connections, AGENTS as u64, "every agent stayed");
+        });
+    }
+    group.bench_function(format!("free-a-table/{AGENTS}"), |bencher| {
+        let kept = table(AGENTS);
+        bencher.iter_batched(|| built_again(&kept), drop, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+/// A manager with a connection of each agent, and its table.
+fn connected(agents: usize) -> (Manager, Vec<Arc<AgentTable>>) {
+    let table = table(agents);
+    let mut manager = manager_of(&table);
+    let (mut sealer, mut bytes) = (Sealer::new(), Vec::new());
+    for agent in table.agents() {
+        let connection = ConnectionId { slot: agent.index(), generation: 1 };
+        let from = SocketAddr::from((Ipv4Addr::from_bits(agent.index()), 40_000));
+        assert_eq!(manager.on_connected(Time::ZERO, connection, from), Admission::Admit);
+        bytes.clear();
+        seal(&mut sealer, agent, Method::AesOssec, b"1:some:event", &mut bytes);
+        let incoming = Incoming { peer: Peer::Connection(connection), bytes: &bytes };
+        manager.receive(Time::ZERO, &[incoming], &mut Nobody);
+    }
+    assert_eq!(manager.counters().authenticated, agents as u64, "every connection has its agent");
+    (manager, vec![table])
+}
+
+/// The table of the same client.keys, built on `previous`.
+fn built_again(previous: &AgentTable) -> AgentTable {
+    let entries = previous.agents().iter().map(|agent| agent.entry().clone()).collect();
+    AgentTable::build(entries, Some(previous), &CounterSeed::new())
+}
+
 /// Takes every event and does nothing with it.
 struct Nobody;
 
@@ -113,19 +171,23 @@ fn rotation(table: &AgentTable, method: Method, text_bytes: usize) -> Vec<Vec<u8
     (0..agents.len().max(MESSAGES_IN_ROTATION))
         .map(|sequence| {
             let agent = &agents[random.random_range(0..agents.len())];
-            let envelope = Envelope {
-                id_prefix: Some(agent.entry().id),
-                method,
-                random: 12_345,
-                counter: Counter { global: 1, local: 1 },
-                initialization_vector: *b"0123456789abcdef",
-                text: &log_line(&mut random, sequence, text_bytes),
-            };
             let mut bytes = Vec::new();
-            sealer.seal(agent.cipher_key(), &envelope, &mut bytes).expect("a bench's text fits a message");
+            seal(&mut sealer, agent, method, &log_line(&mut random, sequence, text_bytes), &mut bytes);
             bytes
         })
         .collect()
+}
+
+fn seal(sealer: &mut Sealer, agent: &Agent, method: Method, text: &[u8], out: &mut Vec<u8>) {
+    let envelope = Envelope {
+        id_prefix: Some(agent.entry().id),
+        method,
+        random: 12_345,
+        counter: Counter { global: 1, local: 1 },
+        initialization_vector: *b"0123456789abcdef",
+        text,
+    };
+    sealer.seal(agent.cipher_key(), &envelope, out).expect("a bench's text fits a message");
 }
 
 /// The rotation, handed out in batches without an allocation.

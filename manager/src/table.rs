@@ -327,4 +327,54 @@ mod tests {
         let seeded = AgentTable::build(entries("001 one any k1\n"), None, &seed);
         assert_eq!(seeded.agents()[0].state().replay().highest(), Counter { global: 7, local: 7 });
     }
+
+    #[test]
+    fn a_table_knows_what_became_of_the_agents_before_it() {
+        let build = |file: &str, previous: Option<&AgentTable>| {
+            AgentTable::build(entries(file), previous, &CounterSeed::new())
+        };
+        let first = build("001 one any k1\n002 two any k2\n003 three any k3\n004 four any k4\n", None);
+        // Gone, renamed, at another address, and at another place.
+        let file = "004 four any k4\n003 three 10.0.0.0/8 k3\n002 renamed any k2\n005 five any k5\n";
+        let second = build(file, Some(&first));
+        let third = build(file, Some(&second));
+        let (empty, stranger) = (AgentTable::default(), build(file, None));
+        let kept = |after: &AgentTable, before: &AgentTable| -> Vec<Kept> {
+            before.agents().iter().map(|agent| after.kept(before, agent.index())).collect()
+        };
+        let expected = [Kept::No, Kept::No, Kept::Moved(1), Kept::Same(0)];
+        assert_eq!(kept(&second, &first), expected, "as it was built");
+        assert_eq!(kept(&third, &first), expected, "found out, with a table in between");
+        assert_eq!(kept(&third, &second), [0, 1, 2, 3].map(Kept::Same));
+        assert_eq!(kept(&stranger, &first), [Kept::No; 4], "the same lines, other states");
+        assert_eq!(kept(&empty, &first), [Kept::No; 4]);
+    }
+
+    #[test]
+    fn an_old_table_gives_back_only_what_no_newer_one_has() {
+        let old = AgentTable::build(entries("001 one any k1\n002 two any k2\n"), None, &CounterSeed::new());
+        let new = AgentTable::build(entries("002 two any k2\n"), Some(&old), &CounterSeed::new());
+        let keys = [0, 1].map(|index| Arc::downgrade(&old.agent(index).hot.cipher_key));
+        assert!(
+            std::ptr::eq(old.agent(1).cipher_key(), new.agent(0).cipher_key()),
+            "one key schedule for both"
+        );
+        drop(old);
+        assert_eq!(keys.map(|key| key.strong_count()), [0, 1]);
+    }
+
+    #[test]
+    fn who_an_agent_is_comes_from_its_line() {
+        let file = "001 one any k1\n12345 two 10.0.0.0/8 k2\n0003 three !192.0.2.1 k3\n";
+        let table = AgentTable::build(entries(file), None, &CounterSeed::new());
+        for agent in table.agents() {
+            let (entry, origin) = (agent.entry(), agent.origin());
+            assert_eq!((agent.id(), origin.id), (entry.id, entry.id));
+            assert_eq!((origin.name, origin.address), (&*entry.name, entry.address.location_text()));
+            for address in ["192.0.2.1", "10.1.2.3", "2001:db8::1"] {
+                let address: IpAddr = address.parse().unwrap();
+                assert_eq!(agent.admits(address), entry.address.matches(address), "{agent:?} {address}");
+            }
+        }
+    }
 }
