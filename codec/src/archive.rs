@@ -5,8 +5,18 @@
 //! ```
 
 use crate::event::{Event, Origin};
+use memchr::{memchr_iter, memchr2_iter};
 use std::fmt;
 use std::io::Write;
+
+/// What the location of a keep-alive begins with.
+const KEEP_ALIVE: &[u8] = b"ossec-keepalive";
+
+/// So many bytes are looked at in one go.
+const CHUNK_BYTES: usize = 32;
+
+/// Room for any moment: JSON's has 14 bytes before the year, a year of up to 11, and at most 32 for what follows.
+const TIME_BYTES_MAX: usize = 72;
 
 /// A moment as a calendar and a clock at one place show it. The codec has no clock: the caller breaks its own down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +69,13 @@ pub fn archive_line(
     origin: &Origin<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), NotArchived> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let (location, log) = archivable(event)?;
-    let LocalTime { year, month, day, hour, minute, second, .. } = *time;
-    let month = MONTHS[usize::from(month) - 1];
-    let Origin { id: _, name, address } = origin;
-    write!(out, "{year} {month} {day:02} {hour:02}:{minute:02}:{second:02} ({name}) {address}->")
-        .expect("writing to a Vec can't fail");
+    out.extend_from_slice(Digits::of_line(time).as_bytes());
+    out.push(b'(');
+    out.extend_from_slice(origin.name.as_bytes());
+    out.extend_from_slice(b") ");
+    out.extend_from_slice(origin.address.as_bytes());
+    out.extend_from_slice(b"->");
     push_printable(location, out);
     out.push(b' ');
     push_printable(log, out);
@@ -88,19 +97,12 @@ pub fn archive_json(
     out: &mut Vec<u8>,
 ) -> Result<(), NotArchived> {
     let (location, log) = archivable(event)?;
-    let LocalTime { year, month, day, hour, minute, second, millisecond, utc_offset_minutes } = *time;
-    let sign = if utc_offset_minutes < 0 { '-' } else { '+' };
-    let (hours, minutes) = (utc_offset_minutes.unsigned_abs() / 60, utc_offset_minutes.unsigned_abs() % 60);
-    write!(
-        out,
-        "{{\"timestamp\":\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}{sign}{hours:02}{minutes:02}\""
-    )
-    .expect("writing to a Vec can't fail");
+    out.extend_from_slice(Digits::of_json(time).as_bytes());
     let mut field = |name: &str, value: &[u8]| {
         out.extend_from_slice(name.as_bytes());
         push_json_string(value, out);
     };
-    field(",\"agent\":{\"id\":", origin.id.as_bytes());
+    field("\",\"agent\":{\"id\":", origin.id.as_bytes());
     field(",\"name\":", origin.name.as_bytes());
     field(",\"ip\":", origin.address.as_bytes());
     field("},\"queue\":", &[event.queue]);
@@ -116,8 +118,9 @@ fn archivable<'a>(event: &Event<'a>) -> Result<(&'a [u8], &'a [u8]), NotArchived
         return Err(NotArchived::ParentFolder);
     }
     // The text that is searched begins with "->", so the location itself may begin with the name.
-    let nested = location.windows(17).any(|part| part == b"->ossec-keepalive");
-    if nested || location.starts_with(b"ossec-keepalive") {
+    let nested = memchr_iter(b'>', location)
+        .any(|arrow| location[..arrow].ends_with(b"-") && location[arrow + 1..].starts_with(KEEP_ALIVE));
+    if nested || location.starts_with(KEEP_ALIVE) {
         return Err(NotArchived::KeepAlive);
     }
     Ok((location, log))
@@ -126,37 +129,182 @@ fn archivable<'a>(event: &Event<'a>) -> Result<(&'a [u8], &'a [u8]), NotArchived
 /// Whether a location goes through `/..`, as analysisd looks for it: `..` at its very beginning follows the `->` there, and so
 /// is none.
 fn has_parent(location: &[u8]) -> bool {
-    location.split(|byte| *byte == b'/').skip(1).any(|component| component == b"..")
+    memchr_iter(b'/', location).any(|slash| match &location[slash + 1..] {
+        [b'.', b'.', rest @ ..] => matches!(rest, [] | [b'/', ..]),
+        _ => false,
+    })
 }
 
+/// Appends what is not a control character: all at once where there is none, as nearly always.
 fn push_printable(bytes: &[u8], out: &mut Vec<u8>) {
-    for run in bytes.split(u8::is_ascii_control) {
-        out.extend_from_slice(run);
+    let printable = |byte: u8| !byte.is_ascii_control();
+    if all(bytes, printable) {
+        out.extend_from_slice(bytes);
+        return;
+    }
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        if all(chunk, printable) {
+            out.extend_from_slice(chunk);
+        } else {
+            out.extend(chunk.iter().filter(|byte| printable(**byte)));
+        }
     }
 }
 
 fn push_json_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    let mut rest = bytes;
+    loop {
+        let (plain, other) = rest.split_at(plain_length(rest));
+        out.extend_from_slice(plain);
+        let Some(&first) = other.first() else { break };
+        if first.is_ascii() {
+            push_escape(first, out);
+            rest = &other[1..];
+        } else {
+            // No character has bytes on both sides of an ASCII one.
+            let count = other.iter().position(u8::is_ascii).unwrap_or(other.len());
+            push_beyond_ascii(&other[..count], out);
+            rest = &other[count..];
+        }
+    }
+    out.push(b'"');
+}
+
+/// How many of the first bytes stand in a string of JSON as they are.
+fn plain_length(bytes: &[u8]) -> usize {
+    let plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+    let chunks = bytes.as_chunks::<CHUNK_BYTES>().0;
+    let whole = chunks.iter().position(|chunk| !all(chunk, plain)).unwrap_or(chunks.len()) * CHUNK_BYTES;
+    let rest = &bytes[whole..];
+    whole + rest.iter().position(|byte| !plain(*byte)).unwrap_or(rest.len())
+}
+
+/// Tells it of all bytes, without a branch for each of them.
+fn all(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is(*byte))
+}
+
+fn push_escape(ascii: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match ascii {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', ascii]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        _ => {
+            let digits = [HEX[usize::from(ascii >> 4)], HEX[usize::from(ascii & 15)]];
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&digits);
+        }
+    }
+}
+
+/// Appends bytes of which none is ASCII.
+fn push_beyond_ascii(bytes: &[u8], out: &mut Vec<u8>) {
     for chunk in bytes.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\t' => out.extend_from_slice(b"\\t"),
-                // The two separators end a line for JavaScript; the controls above U+007F for some terminals.
-                '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
-                    write!(out, "\\u{:04x}", u32::from(character)).expect("writing to a Vec can't fail");
-                }
-                _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+        let valid = chunk.valid();
+        let mut from = 0;
+        // U+0080 to U+009F begin with the one of these bytes, U+2028 and U+2029 with the other.
+        for at in memchr2_iter(0xc2, 0xe2, valid.as_bytes()) {
+            let character = valid[at..].chars().next().expect("it begins here");
+            // The two separators end a line for JavaScript; the controls above U+007F for some terminals.
+            if matches!(character, '\u{80}'..='\u{9f}' | '\u{2028}' | '\u{2029}') {
+                out.extend_from_slice(&valid.as_bytes()[from..at]);
+                write!(out, "\\u{:04x}", u32::from(character)).expect("writing to a Vec can't fail");
+                from = at + character.len_utf8();
             }
         }
+        out.extend_from_slice(&valid.as_bytes()[from..]);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
-    out.push(b'"');
+}
+
+/// A moment as the archives write it, made without the formatting machinery.
+struct Digits {
+    bytes: [u8; TIME_BYTES_MAX],
+    length: usize,
+}
+
+impl Digits {
+    /// `2026 Nov 21 22:41:01 `
+    fn of_line(time: &LocalTime) -> Digits {
+        const MONTHS: [&[u8; 5]; 12] = [
+            b" Jan ", b" Feb ", b" Mar ", b" Apr ", b" May ", b" Jun ", b" Jul ", b" Aug ", b" Sep ",
+            b" Oct ", b" Nov ", b" Dec ",
+        ];
+        let LocalTime { year, month, day, hour, minute, second, .. } = *time;
+        let mut digits = Digits { bytes: [0; TIME_BYTES_MAX], length: 0 };
+        digits.push_year(year, 1);
+        digits.push(MONTHS[usize::from(month) - 1]);
+        digits.push_number(u32::from(day), 2);
+        digits.push(b" ");
+        digits.push_clock(hour, minute, second);
+        digits.push(b" ");
+        digits
+    }
+
+    /// `{"timestamp":"2026-11-21T22:41:01.007+0100`
+    fn of_json(time: &LocalTime) -> Digits {
+        let LocalTime { year, month, day, hour, minute, second, millisecond, utc_offset_minutes } = *time;
+        let mut digits = Digits { bytes: [0; TIME_BYTES_MAX], length: 0 };
+        digits.push(b"{\"timestamp\":\"");
+        digits.push_year(year, 4);
+        digits.push(b"-");
+        digits.push_number(u32::from(month), 2);
+        digits.push(b"-");
+        digits.push_number(u32::from(day), 2);
+        digits.push(b"T");
+        digits.push_clock(hour, minute, second);
+        digits.push(b".");
+        digits.push_number(u32::from(millisecond), 3);
+        digits.push(if utc_offset_minutes < 0 { b"-" } else { b"+" });
+        let minutes = u32::from(utc_offset_minutes.unsigned_abs());
+        digits.push_number(minutes / 60, 2);
+        digits.push_number(minutes % 60, 2);
+        digits
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    fn push_clock(&mut self, hour: u8, minute: u8, second: u8) {
+        self.push_number(u32::from(hour), 2);
+        self.push(b":");
+        self.push_number(u32::from(minute), 2);
+        self.push(b":");
+        self.push_number(u32::from(second), 2);
+    }
+
+    /// At least `width` characters, a sign included.
+    fn push_year(&mut self, year: i32, width: usize) {
+        if year < 0 {
+            self.push(b"-");
+        }
+        self.push_number(year.unsigned_abs(), width - usize::from(year < 0));
+    }
+
+    /// At least `width` digits, of 1 to 4. The usual numbers are pushed with a length that is known beforehand.
+    fn push_number(&mut self, number: u32, width: usize) {
+        let digit = |power: u32| b'0' + (number / power % 10) as u8;
+        match (width, number) {
+            (2, 0..=99) => self.push(&[digit(10), digit(1)]),
+            (3, 0..=999) => self.push(&[digit(100), digit(10), digit(1)]),
+            (_, 1_000..=9_999) => self.push(&[digit(1_000), digit(100), digit(10), digit(1)]),
+            _ => {
+                let digits = number.checked_ilog10().map_or(1, |last| last + 1).max(width as u32);
+                (0..digits).rev().for_each(|place| self.push(&[digit(10_u32.pow(place))]));
+            }
+        }
+    }
 }
 
 impl fmt::Display for NotArchived {
@@ -238,7 +386,112 @@ mod tests {
         );
     }
 
+    /// What the fast paths must equal, said with the standard library alone.
+    mod plain {
+        use super::*;
+
+        pub(super) fn line(time: &LocalTime, location: &[u8], log: &[u8], out: &mut Vec<u8>) {
+            let LocalTime { year, month, day, hour, minute, second, .. } = *time;
+            let months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+            let month = &months[usize::from(month) * 3 - 3..][..3];
+            write!(out, "{year} {month} {day:02} {hour:02}:{minute:02}:{second:02} (web01) any->").unwrap();
+            out.extend(location.iter().filter(|byte| !byte.is_ascii_control()));
+            out.push(b' ');
+            out.extend(log.iter().filter(|byte| !byte.is_ascii_control()));
+            out.push(b'\n');
+        }
+
+        pub(super) fn json_time(time: &LocalTime) -> String {
+            let LocalTime { year, month, day, hour, minute, second, millisecond, utc_offset_minutes } = *time;
+            let sign = if utc_offset_minutes < 0 { '-' } else { '+' };
+            let (hours, minutes) =
+                (utc_offset_minutes.unsigned_abs() / 60, utc_offset_minutes.unsigned_abs() % 60);
+            format!(
+                "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}{sign}{hours:02}{minutes:02}"
+            )
+        }
+
+        pub(super) fn json_string(bytes: &[u8]) -> String {
+            let mut out = String::from("\"");
+            for character in String::from_utf8_lossy(bytes).chars() {
+                match character {
+                    '"' => out.push_str("\\\""),
+                    '\\' => out.push_str("\\\\"),
+                    '\n' => out.push_str("\\n"),
+                    '\r' => out.push_str("\\r"),
+                    '\t' => out.push_str("\\t"),
+                    '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
+                        out.push_str(&format!("\\u{:04x}", u32::from(character)));
+                    }
+                    _ => out.push(character),
+                }
+            }
+            out + "\""
+        }
+
+        pub(super) fn refusal(location: &[u8]) -> Option<NotArchived> {
+            let parent = location.split(|byte| *byte == b'/').skip(1).any(|component| component == b"..");
+            let nested = location.windows(17).any(|part| part == b"->ossec-keepalive");
+            if parent {
+                Some(NotArchived::ParentFolder)
+            } else if nested || location.starts_with(b"ossec-keepalive") {
+                Some(NotArchived::KeepAlive)
+            } else {
+                None
+            }
+        }
+    }
+
+    /// What decides whether a location is archived.
+    const LOCATION_PARTS: &[&[u8]] =
+        &[b"/", b"..", b".", b"->", b"-", b">", b"ossec-keepalive", b"ossec-", b"keepalive", b"\x01", b"var"];
+
+    /// Long runs of what is copied as it is, between what is not: both sides of every fast path.
+    fn log() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            "[ -~]{0,80}".prop_map(String::into_bytes),
+            "[\\x00-\\x1f\"\\\\\\x7f]{1,3}".prop_map(String::into_bytes),
+            "[\u{80}-\u{a0}\u{2020}-\u{2030}é日]{1,8}".prop_map(String::into_bytes),
+            prop::collection::vec(any::<u8>(), 0..8),
+        ];
+        prop::collection::vec(part, 0..8).prop_map(|parts| parts.concat())
+    }
+
+    fn time() -> impl Strategy<Value = LocalTime> {
+        let date = (-9_999..=9_999_i32, 1..=12_u8, 1..=31_u8);
+        let clock = (0..=23_u8, 0..=59_u8, 0..=60_u8, 0..=999_u16);
+        (date, clock, -1_560..=1_560_i16).prop_map(|(date, clock, utc_offset_minutes)| {
+            let ((year, month, day), (hour, minute, second, millisecond)) = (date, clock);
+            LocalTime { year, month, day, hour, minute, second, millisecond, utc_offset_minutes }
+        })
+    }
+
     proptest! {
+        #[test]
+        fn the_fast_paths_write_what_the_plain_ones_do(
+            time in time(),
+            location in prop::collection::vec(prop::sample::select(LOCATION_PARTS), 0..8),
+            log in log(),
+        ) {
+            let location = location.concat();
+            let rest = [&location[..], b":", &log[..]].concat();
+            let event = Event { queue: b'1', rest: &rest };
+            let (mut said_line, mut said_json) = (Vec::new(), Vec::new());
+            let outcome = archive_line(&time, &event, &origin(), &mut said_line);
+            prop_assert_eq!(outcome, archive_json(&time, &event, &origin(), &mut said_json));
+            prop_assert_eq!(outcome.err(), plain::refusal(&location));
+            if outcome.is_ok() {
+                let mut line = Vec::new();
+                plain::line(&time, &location, &log, &mut line);
+                prop_assert_eq!(said_line, line);
+                let json = format!(
+                    "{{\"timestamp\":\"{}\",\"agent\":{{\"id\":\"001\",\"name\":\"web01\",\"ip\":\"any\"}},\"queue\":\"1\",\"location\":{},\"full_log\":{}}}\n",
+                    plain::json_time(&time), plain::json_string(&location), plain::json_string(&log),
+                );
+                prop_assert_eq!(String::from_utf8(said_json).unwrap(), json);
+            }
+        }
+
         #[test]
         fn one_event_is_one_line(log: Vec<u8>) {
             let text = [b"1:a:", &log[..]].concat();

@@ -9,6 +9,7 @@
 use crate::id::AgentId;
 use crate::limits::{QUEUE_DATAGRAM_BYTES_MAX, QUEUE_DATAGRAM_BYTES_MAX_OSSEC};
 use crate::text::{Escaped, until_nul};
+use memchr::memchr;
 use std::fmt;
 
 /// The queues of analysisd that are for events. Anything else that an agent names is refused: its word must never reach
@@ -68,7 +69,7 @@ impl<'a> Event<'a> {
 
     /// Where on the agent the event is from, and what was logged there; `None` if it has no `:` between them.
     pub fn location_and_log(&self) -> Option<(&'a [u8], &'a [u8])> {
-        let colon = self.rest.iter().position(|byte| *byte == b':')?;
+        let colon = memchr(b':', self.rest)?;
         Some((&self.rest[..colon], &self.rest[colon + 1..]))
     }
 }
@@ -216,6 +217,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn wazuh_escapes_each_bar_and_colon(name in "[a|:]{0,40}", address in "!?[a|:]{0,8}") {
+            let escaped = |text: &str| text.replace('|', "||").replace(':', "|:");
+            let address_said = escaped(address.trim_start_matches('!'));
+            let expected = format!("1:[001] ({}) {address_said}->x\0", escaped(&name));
+            prop_assert_eq!(datagram(Product::Wazuh, b"1:x", &name, &address), expected.into_bytes());
+        }
+
         #[test]
         fn a_datagram_has_one_nul_and_its_event(text: Vec<u8>, queue in prop::sample::select(EVENT_QUEUES)) {
             let text = [&[queue, b':'], &text[..]].concat();

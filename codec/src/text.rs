@@ -48,7 +48,7 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u32> {
 
 /// The bytes before the first NUL: where a C program's string ends.
 pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or(bytes)
+    memchr::memchr(0, bytes).map_or(bytes, |nul| &bytes[..nul])
 }
 
 #[cfg(test)]
