@@ -56,6 +56,8 @@ impl Bounds {
 pub(super) struct Outbox {
     blocks: VecDeque<Block>,
     spare: Vec<Block>,
+    /// Memory for the ends of blocks that are away; never more than blocks were ever away at once.
+    spare_ends: Vec<Vec<u32>>,
     held_bytes: usize,
     held_messages: u64,
 }
@@ -139,23 +141,40 @@ impl Outbox {
         if self.held_messages == 0 {
             return None;
         }
-        let block = self.blocks.pop_front()?;
-        assert_eq!(block.gone, 0, "an outbox is emptied by message or by block");
-        self.held_bytes -= block.bytes.len();
-        self.held_messages -= block.ends.len() as u64;
-        Some(Batch { bytes: block.bytes, messages: block.ends.len() as u64 })
+        let Block { bytes, mut ends, gone } = self.blocks.pop_front()?;
+        assert_eq!(gone, 0, "an outbox is emptied by message or by block");
+        let messages = ends.len() as u64;
+        self.held_bytes -= bytes.len();
+        self.held_messages -= messages;
+        ends.clear();
+        self.spare_ends.push(ends);
+        Some(Batch { bytes, messages })
+    }
+
+    /// Uses the memory of a block again that left as a whole.
+    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
+        let ends = self.spare_ends.pop().unwrap_or_default();
+        self.keep(Block { bytes, ends, gone: 0 });
     }
 
     fn open_block(&mut self) -> &mut Block {
         if self.blocks.back().is_none_or(|block| block.bytes.len() >= BLOCK_BYTES) {
-            self.blocks.push_back(self.spare.pop().unwrap_or_else(Block::with_room));
+            let block = self.spare.pop().unwrap_or_else(Block::with_room);
+            self.blocks.push_back(block);
         }
         self.blocks.back_mut().expect("a block was there, or has been made")
     }
 
     fn retire_first(&mut self) {
-        let Some(mut block) = self.blocks.pop_front() else { return };
-        if self.spare.len() < SPARE_BLOCKS_MAX && block.bytes.capacity() <= 2 * BLOCK_BYTES {
+        if let Some(block) = self.blocks.pop_front() {
+            self.keep(block);
+        }
+    }
+
+    /// Keeps a block's memory, if it is of the usual size and few are kept.
+    fn keep(&mut self, mut block: Block) {
+        let usual = (BLOCK_BYTES..=2 * BLOCK_BYTES).contains(&block.bytes.capacity());
+        if self.spare.len() < SPARE_BLOCKS_MAX && usual {
             block.bytes.clear();
             block.ends.clear();
             block.gone = 0;
@@ -232,6 +251,20 @@ mod tests {
         outbox.append(|bytes| bytes.extend(b"new"));
         assert_eq!(outbox.messages().collect::<Vec<_>>(), [b"new"]);
         assert!(outbox.spare.is_empty(), "the emptied block is in use");
+    }
+
+    #[test]
+    fn a_block_that_was_away_is_used_again() {
+        let mut outbox = filled(&[10, 20]);
+        let place = outbox.blocks[0].bytes.as_ptr().addr();
+        let batch = outbox.take_block().unwrap();
+        outbox.put_back(batch.bytes);
+        outbox.append(|bytes| bytes.extend(b"new"));
+        assert_eq!(outbox.messages().collect::<Vec<_>>(), [b"new"]);
+        assert_eq!(outbox.blocks[0].bytes.as_ptr().addr(), place);
+        outbox.put_back(Vec::new());
+        assert!(outbox.spare.is_empty(), "what has no memory is not kept");
+        check(&outbox);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use codec::Method;
+use codec::{KeyFile, Method};
 use daemon::mail::Mail;
 use daemon::metrics::SinkKind;
 use daemon::settings::Product;
@@ -191,5 +191,26 @@ fn a_new_table_is_looked_at_without_a_stop() {
     assert_eq!(reader.next(), datagram(120, 1));
     stays.say(event(2, 1).as_bytes());
     assert_eq!(reader.next(), datagram(2, 1));
+    bed.finish();
+}
+
+#[test]
+fn a_new_table_says_where_an_agents_events_are_from() {
+    let bed = Bed::new();
+    let reader = bed.reader();
+    let mut moves = TcpAgent::started(2, bed.address());
+    let mut removed = TcpAgent::started(1, bed.address());
+    moves.say(event(2, 1).as_bytes());
+    assert_eq!(reader.next(), datagram(2, 1));
+    let keys = b"002 agent2 127.0.0.0/8 key2\n003 agent3 any key3\n";
+    let table = AgentTable::build(KeyFile::parse(keys).entries, Some(&bed.table.load()), &CounterSeed::new());
+    bed.table.store(std::sync::Arc::new(table));
+    bed.mail(Mail::Keys);
+    assert!(removed.is_closed());
+    moves.say(event(2, 2).as_bytes());
+    assert_eq!(reader.next(), datagram(2, 2).replace(" any->", " 127.0.0.0->"));
+    let mut third = TcpAgent::started(3, bed.address());
+    third.say(event(3, 1).as_bytes());
+    assert_eq!(reader.next(), datagram(3, 1));
     bed.finish();
 }
