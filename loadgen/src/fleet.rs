@@ -14,19 +14,20 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use agent::{Agent, AgentSettings, Output, Profile, State, Tools, Transport};
+use agent::{Agent, Output, State, Tools};
 use bytes::Bytes;
-use codec::{Counter, FRAME_HEADER_BYTES, FrameAt, Method};
+use codec::{FRAME_HEADER_BYTES, FrameAt, Method};
 
 use crate::account::Account;
+use crate::casting::{Player, cast};
 use crate::cli::{Dialect, Protocol};
 use crate::leg::Leg;
-use crate::links::{LinkEvent, Links, Route};
+use crate::links::{LinkEvent, Links};
 use crate::members::{CounterBase, Member};
 use crate::pacing::Pacer;
 use crate::plan::{Plan, mix};
@@ -112,21 +113,6 @@ impl FleetProgress {
     }
 }
 
-/// One agent as a generator plays it.
-struct Player {
-    agent: Agent,
-    /// Its position in the plan's order.
-    position: u32,
-    is_tcp: bool,
-    /// Writes that are due, and of these those that were pushed.
-    writes_due: u64,
-    writes_pushed: u64,
-    /// When the heap will give it its next timeout.
-    timer: Option<Duration>,
-    was_ready: bool,
-    is_ready: bool,
-}
-
 /// One generator at work.
 struct Generator {
     spec: Arc<FleetSpec>,
@@ -191,20 +177,7 @@ pub fn play(spec: &Arc<FleetSpec>, progress: &Arc<FleetProgress>, generator: u32
 
 impl Generator {
     fn new(spec: &Arc<FleetSpec>, progress: &Arc<FleetProgress>, number: u32) -> Result<Generator, String> {
-        let mut players = Vec::new();
-        let mut routes = Vec::new();
-        let profiles = [Transport::Udp, Transport::Tcp].map(|transport| Arc::new(profile(spec, transport)));
-        for position in 0..u64::from(spec.order.agents()) {
-            if !Pacer::plays_position(position, number, spec.generators) {
-                continue;
-            }
-            let index = spec.order.agent_at(position);
-            let is_tcp = spec.protocol.is_tcp(index);
-            let route = route(spec, index, is_tcp);
-            let profile = Arc::clone(&profiles[usize::from(is_tcp)]);
-            players.push(player(spec, index, position as u32, profile, route.source.ip()));
-            routes.push(route);
-        }
+        let (players, routes) = cast(spec, number);
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&mix(u64::from(number)).to_le_bytes());
         Ok(Generator {
@@ -489,57 +462,4 @@ impl Generator {
         add(&self.progress.cpu_nanoseconds, now.cpu_nanoseconds, self.published.cpu_nanoseconds);
         self.published = now;
     }
-}
-
-fn player(spec: &FleetSpec, index: u32, position: u32, profile: Arc<Profile>, address: IpAddr) -> Player {
-    let member = &spec.members[index as usize];
-    let settings = AgentSettings {
-        profile,
-        id: member.entry.id,
-        key: Arc::clone(&member.cipher_key),
-        sends_id: member.entry.address.agent_sends_id(),
-        address,
-        sent: spec.counters.first(),
-        taken: Counter::ZERO,
-    };
-    Player {
-        agent: Agent::new(settings, Duration::ZERO),
-        position,
-        is_tcp: spec.protocol.is_tcp(index),
-        writes_due: 0,
-        writes_pushed: 0,
-        timer: None,
-        was_ready: false,
-        is_ready: false,
-    }
-}
-
-fn profile(spec: &FleetSpec, transport: Transport) -> Profile {
-    let product = match spec.dialect {
-        Dialect::Ossec => Profile::ossec(transport, spec.method),
-        Dialect::Wazuh => Profile::wazuh(transport, spec.method),
-    };
-    // An agent that keeps alive less often than it takes its manager for gone would never stay.
-    let time_reconnect = product.time_reconnect.max(spec.notify_time * 3);
-    Profile {
-        notify_time: spec.notify_time,
-        reconnect_interval: spec.reconnect_time,
-        time_reconnect,
-        ..product
-    }
-}
-
-/// An agent whose line of client.keys names one host speaks from there; the others are spread over the sources.
-fn route(spec: &FleetSpec, index: u32, is_tcp: bool) -> Route {
-    let target = spec.target;
-    let spread = match target.ip() {
-        IpAddr::V4(address) if address.is_loopback() && spec.sources > 0 => {
-            let source = index % spec.sources;
-            IpAddr::V4(Ipv4Addr::new(127, 1, (source / 250) as u8, (source % 250 + 1) as u8))
-        }
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    let source = spec.members[index as usize].entry.address.single_host().unwrap_or(spread);
-    Route { is_tcp, source: SocketAddr::new(source, 0), target }
 }

@@ -1,13 +1,14 @@
 //! A fleet of simulated agents against any manager of OSSEC or Wazuh agents, and the account of every event.
 //!
-//! Top to bottom: what was asked ([`cli`]) and how a run goes ([`run`], [`conductor`]); when who says what ([`plan`],
+//! Top to bottom: what was asked ([`cli`], [`values`]) and how a run goes ([`run`], [`conductor`]); when who says what ([`plan`],
 //! [`lines`], [`members`], [`seal_ahead`], [`stock`], [`leg`]); the fleet that says it ([`crew`], [`fleet`], [`links`],
-//! [`pacing`], [`account`]); what arrived ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the
+//! [`pacing`], [`account`], and who plays what); what arrived ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the
 //! kernel and it say of itself ([`meter`], [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`], and
 //! its table). Above all that, [`compare`] plays many legs and sets TCP against UDP.
 #![forbid(unsafe_code)]
 
 pub mod account;
+mod casting;
 pub mod cli;
 pub mod compare;
 pub mod conductor;
@@ -34,3 +35,4 @@ pub mod seal_ahead;
 pub mod stock;
 mod table;
 pub mod tally;
+pub mod values;

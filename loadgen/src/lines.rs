@@ -135,11 +135,24 @@ fn parse_mark(bytes: &[u8]) -> Option<(Mark, u32)> {
     Some((mark, number(&bytes[25..33], 16)? as u32))
 }
 
-fn number(digits: &[u8], radix: u32) -> Option<u64> {
+fn number(digits: &[u8], radix: u64) -> Option<u64> {
     digits.iter().try_fold(0, |sum, digit| {
-        Some(sum * u64::from(radix) + u64::from(char::from(*digit).to_digit(radix)?))
+        let value = u64::from(DIGIT_VALUES[usize::from(*digit)]);
+        (value < radix).then(|| sum * radix + value)
     })
 }
+
+/// The value of each byte as a digit, 255 if it is none: a reader looks up thirty an event.
+const DIGIT_VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        values[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 /// The chance of one line.
 struct Chance(u64);

@@ -29,6 +29,8 @@ const BATCH: usize = 32;
 const DATAGRAM_BYTES_MAX: usize = 65_537;
 /// How soon a reader that nothing arrives for looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(50);
+/// What is read of an archive file in one call; it grows if one line is longer.
+const FILE_BUFFER_BYTES: usize = 1 << 20;
 /// How often the end of an archive file is looked at.
 const FILE_CHECK: Duration = Duration::from_millis(1);
 
@@ -269,12 +271,13 @@ fn read_queue(queue: &QueueSocket, desk: &mut Desk) -> io::Result<()> {
 /// Reads until it should stop and the end of the file has been seen after that.
 fn read_file(path: &Path, desk: &mut Desk) -> io::Result<()> {
     let mut file: Option<File> = None;
-    let mut held = Vec::new();
-    let mut buffer = vec![0_u8; 1 << 20];
+    let mut buffer = vec![0_u8; FILE_BUFFER_BYTES];
+    // The beginning of a line whose end has not been read yet.
+    let mut held_bytes = 0;
     loop {
         let last_look = desk.should_stop();
-        let read = match &mut file {
-            Some(file) => file.read(&mut buffer)?,
+        let read_bytes = match &mut file {
+            Some(file) => file.read(&mut buffer[held_bytes..])?,
             None => match File::open(path) {
                 Ok(opened) => {
                     file = Some(opened);
@@ -283,21 +286,32 @@ fn read_file(path: &Path, desk: &mut Desk) -> io::Result<()> {
                 Err(_) => 0,
             },
         };
-        let nanoseconds = desk.spec.clock.nanoseconds();
-        held.extend_from_slice(&buffer[..read]);
-        let whole = memchr::memrchr(b'\n', &held).map_or(0, |at| at + 1);
-        for line in held[..whole].split_inclusive(|byte| *byte == b'\n') {
-            desk.count(line, nanoseconds, file_names_agent);
+        let end = held_bytes + read_bytes;
+        let counted_bytes = count_lines(&buffer[..end], desk);
+        buffer.copy_within(counted_bytes..end, 0);
+        held_bytes = end - counted_bytes;
+        if held_bytes == buffer.len() {
+            buffer.resize(2 * held_bytes, 0);
         }
-        held.drain(..whole);
         desk.publish();
-        if read == 0 {
+        if read_bytes == 0 {
             if last_look {
                 return Ok(());
             }
             thread::sleep(FILE_CHECK);
         }
     }
+}
+
+/// Counts the whole lines of what was read; returns how many bytes they are.
+fn count_lines(read: &[u8], desk: &mut Desk) -> usize {
+    let nanoseconds = desk.spec.clock.nanoseconds();
+    let mut start = 0;
+    for newline in memchr::memchr_iter(b'\n', read) {
+        desk.count(&read[start..=newline], nanoseconds, file_names_agent);
+        start = newline + 1;
+    }
+    start
 }
 
 /// Whether the location of a queue datagram is that of the agent: `c:(name) ip->` or `c:[id] (name) ip->`.
@@ -316,7 +330,11 @@ fn queue_names_agent(datagram: &[u8], name: &str) -> bool {
 /// Whether a line of an archive names the agent: `(name) ` in text, `"name":"..."` in JSON, before the line's own text.
 fn file_names_agent(line: &[u8], name: &str) -> bool {
     if line.first() == Some(&b'{') {
-        return memchr::memmem::find(line, format!("\"{name}\"").as_bytes()).is_some();
+        let is_quoted = |at: usize| {
+            let before = at.checked_sub(1).and_then(|before| line.get(before));
+            before == Some(&b'"') && line.get(at + name.len()) == Some(&b'"')
+        };
+        return memchr::memmem::find_iter(line, name).any(is_quoted);
     }
     memchr::memchr(b'(', line).is_some_and(|at| named_in_brackets(&line[at..], name))
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::cli::{AGENTS_MAX, CipherName, Cli, Cores, Dialect, Job, SinkName, UsageError, parse_duration};
+use crate::cli::{AGENTS_MAX, CipherName, Cli, Cores, Dialect, Job, SinkName, UsageError};
+use crate::values::parse_duration;
 
 /// Most events of one segment.
 const SEGMENT_MAX: u32 = 1_024;
