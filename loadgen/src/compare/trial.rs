@@ -12,6 +12,9 @@ use crate::tally::Tally;
 
 /// A rate holds if events come at least at this share of it.
 const RATE_SHARE_MIN: f64 = 0.98;
+/// What arrives so soon after the plan's end was on its way, and not late: with 2 s of events no other bound than the one
+/// above, with less a bound that a host's hiccup does not break.
+const TAIL_SECONDS: f64 = 0.04;
 /// A trial that failed by less than this is made again: this may have been the host.
 const NEAR_MISS_SHARE: f64 = 0.02;
 /// Above this share of waiting for its core the manager's figures are the host's, too.
@@ -86,10 +89,9 @@ impl Trial {
     /// The account of a leg.
     pub fn of(evidence: &TrialEvidence) -> Trial {
         let counts = evidence.tally.counts();
-        let seconds = match evidence.tally.last_arrival_nanoseconds() {
-            0 => evidence.seconds_planned,
-            nanoseconds => (nanoseconds as f64 / 1e9).max(evidence.seconds_planned),
-        };
+        let planned = evidence.seconds_planned;
+        let last_arrival = evidence.tally.last_arrival_nanoseconds() as f64 / 1e9;
+        let seconds = if last_arrival > planned + TAIL_SECONDS { last_arrival } else { planned };
         let busy_share = evidence.busy_seconds_per_core / seconds;
         let delivered = counts.delivered.max(1) as f64;
         let lost = evidence.due.saturating_sub(counts.delivered);
@@ -197,6 +199,11 @@ fn lost_where(evidence: &TrialEvidence) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::cli::Protocol;
+    use crate::lines::{Found as LineFound, Mark};
+    use crate::plan::Plan;
+    use crate::tally::Arrival;
+    use std::time::Duration;
 
     /// A trial that held.
     pub(crate) fn held(is_tcp: bool, segment: u32, rate: f64, cpu: f64) -> Trial {
@@ -238,5 +245,37 @@ pub(crate) mod tests {
         let waited = Trial { manager_waited_share: Some(0.3), ..good };
         check(waited.clone(), Verdict::Held, false, Some("30%"));
         check(Trial { lost: 50_000, ..waited }, Verdict::HostLimit, false, Some("50000 lost"));
+    }
+
+    #[test]
+    fn what_arrives_just_after_the_end_was_on_its_way_and_what_comes_later_was_late() {
+        let check = |last_arrival_seconds: f64, arrivals: u64, verdict: Verdict, rate: f64| {
+            let plan = Plan::new(1, 4.0, Duration::from_secs(1), 1, 9);
+            let mut tally = Tally::new(&plan, Protocol::Tcp);
+            for sequence in 0..arrivals {
+                let found = LineFound::Ours(Mark { run: 1, agent: 0, sequence });
+                let nanoseconds = (last_arrival_seconds * 1e9) as u64;
+                tally.count(&plan, Arrival { found, named_right: true, nanoseconds });
+            }
+            let trial = Trial::of(&TrialEvidence {
+                offer: Offer { is_tcp: true, segment: 1, rate: 4.0 },
+                seconds_planned: 1.0,
+                due: 4,
+                account: Some(Account { due: 4, taken: 4, ..Account::default() }),
+                tally,
+                cpu: Some(CpuTime { user_nanoseconds: 40, system_nanoseconds: 8, waited_nanoseconds: 0 }),
+                busy_seconds_per_core: 0.5,
+                kernel_drops: 0,
+                losses: ManagerLosses::default(),
+            });
+            assert_eq!((trial.verdict(), trial.delivered_rate), (verdict, rate), "{trial:?}");
+            assert_eq!(trial.lost, 4 - arrivals);
+            trial
+        };
+        let held = check(1.03, 4, Verdict::Held, 4.0);
+        assert_eq!((held.cpu(), held.loadgen_busy_share), (Some(12.0), 0.5));
+        check(1.25, 4, Verdict::Failed, 3.2);
+        let lossy = check(1.0, 3, Verdict::Failed, 3.0);
+        assert_eq!(lossy.lost_where, "nobody says where");
     }
 }
