@@ -23,3 +23,5 @@ pub mod totals;
 pub mod tune;
 
 pub use run::run;
+#[cfg(feature = "scripted")]
+pub use sink::HandPumpedSinks;

@@ -101,6 +101,29 @@ impl BufferRing {
         Lease { ring: self.ring, group: self.group, index, length: length.min(self.bytes_each) }
     }
 
+    /// Fills the buffer that the kernel would take next (`taken` counts what it took) with `parts`, and lends it. `None` if
+    /// none is left, or `parts` do not fit. Only for a ring that never had a kernel.
+    #[cfg(feature = "scripted")]
+    pub(crate) fn fill(&mut self, taken: &mut u16, parts: [&[u8]; 2]) -> Option<Lease> {
+        let length = parts[0].len() + parts[1].len();
+        if self.book.available() == 0 || length > self.bytes_each as usize {
+            return None;
+        }
+        let place = usize::from(*taken & (self.book.count() - 1));
+        let entry = self.entries.start.as_ptr().cast::<BufRingEntry>().wrapping_add(place);
+        // SAFETY: `place` is less than `count`, so the entry lies in the mapping, and `add` has written it: `taken` is
+        // behind the tail by as many as are available.
+        let index = unsafe { (*entry).bid() } - self.first;
+        *taken = taken.wrapping_add(1);
+        let start = self.buffer(index).cast::<u8>();
+        // SAFETY: the buffer is `bytes_each` long, within the mapping. No kernel has it, since no operation was ever
+        // submitted to a scripted ring, and no lease: it was available.
+        let buffer = unsafe { slice::from_raw_parts_mut(start, length) };
+        buffer[..parts[0].len()].copy_from_slice(parts[0]);
+        buffer[parts[0].len()..].copy_from_slice(parts[1]);
+        Some(self.lend(self.first + index, length as u32))
+    }
+
     /// The bytes that the kernel filled.
     #[inline]
     pub(crate) fn bytes<'a>(&'a self, lease: &'a Lease) -> &'a [u8] {

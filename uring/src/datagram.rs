@@ -75,6 +75,17 @@ pub(crate) fn parse(filled: &[u8]) -> Result<Datagram<'_>, DatagramError> {
     })
 }
 
+/// What the kernel writes before a payload that came whole, without control data.
+#[cfg(feature = "scripted")]
+pub(crate) fn header(from: SocketAddr, payload_bytes: u32) -> [u8; DATAGRAM_HEADER_BYTES as usize] {
+    let name = address::RawAddress::of(from);
+    let mut header = [0; DATAGRAM_HEADER_BYTES as usize];
+    header[..4].copy_from_slice(&name.length.to_ne_bytes());
+    header[8..12].copy_from_slice(&payload_bytes.to_ne_bytes());
+    header[FIELDS_BYTES..FIELDS_BYTES + ADDRESS_BYTES].copy_from_slice(&name.bytes);
+    header
+}
+
 /// The four fields of `io_uring_recvmsg_out`: bytes of the name, of the control data and of the payload as they came,
 /// and the message's flags.
 #[inline]

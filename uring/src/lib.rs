@@ -42,6 +42,8 @@ mod memories;
 mod op;
 mod probe;
 mod ring;
+#[cfg(feature = "scripted")]
+mod scripted;
 mod send_queue;
 mod slots;
 pub mod sockets;

@@ -60,14 +60,17 @@ pub struct Wait {
 pub struct Ring {
     uring: ManuallyDrop<IoUring>,
     enter: Enter,
-    memory: ManuallyDrop<Memories>,
+    pub(crate) memory: ManuallyDrop<Memories>,
     /// The process's number for this ring, by which a lease knows it.
     number: u32,
-    in_flight: u32,
+    pub(crate) in_flight: u32,
     enters: u64,
     stale: u64,
     overflows: u64,
     has_min_wait: bool,
+    /// What stands in the kernel's place, if something does.
+    #[cfg(feature = "scripted")]
+    pub(crate) script: Option<crate::scripted::Script>,
     /// Not `Send`: the kernel refuses any thread but the one that made the ring (`IORING_SETUP_SINGLE_ISSUER`).
     of_one_thread: PhantomData<Rc<()>>,
 }
@@ -111,6 +114,8 @@ impl Ring {
             enters: 0,
             stale: 0,
             overflows: 0,
+            #[cfg(feature = "scripted")]
+            script: None,
             of_one_thread: PhantomData,
         })
     }
@@ -151,6 +156,10 @@ impl Ring {
     /// If the queue is full after it was submitted, which a kernel out of memory can do.
     #[inline]
     pub fn push(&mut self, op: Op, tag: Tag) {
+        #[cfg(feature = "scripted")]
+        if let Some(script) = &mut self.script {
+            return script.push(op, tag);
+        }
         let entry = self.memory.submission(op, tag);
         self.push_entry(&entry);
     }
@@ -186,6 +195,10 @@ impl Ring {
     /// What the kernel says, but for a timeout, a signal, and completions kept back: those end the wait well.
     #[inline]
     pub fn wait(&mut self, wait: Wait) -> Result<(), Errno> {
+        #[cfg(feature = "scripted")]
+        if self.script.is_some() {
+            return Ok(());
+        }
         let mut queue = self.uring.submission();
         queue.sync();
         self.overflows += u64::from(queue.cq_overflow());
@@ -201,6 +214,10 @@ impl Ring {
     /// The next completion; `None` until the next wait.
     #[inline]
     pub fn pop(&mut self) -> Option<Completion> {
+        #[cfg(feature = "scripted")]
+        if let Some(script) = &mut self.script {
+            return script.pop();
+        }
         loop {
             let entry = self.uring.completion().next()?;
             if let Some(completion) = self.completion(&entry) {

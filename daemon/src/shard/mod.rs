@@ -13,6 +13,8 @@ mod collect;
 mod connections;
 mod decide;
 mod drain_sinks;
+#[cfg(feature = "scripted")]
+mod hand_turned;
 #[cfg(test)]
 mod economy;
 mod op_kind;
@@ -43,6 +45,8 @@ use crate::settings::Settings;
 use crate::sink::Sinks;
 use batch::Batch;
 use connections::Connections;
+#[cfg(feature = "scripted")]
+pub use hand_turned::{HandTurnedShard, ScriptedShard};
 use patience::Patience;
 use pressure::Pressure;
 use rings::ShardRing;

@@ -4,6 +4,8 @@
 //! [`Sinks::pump`] tells the shard what to do for each of them next ([`Next`]).
 
 mod archive;
+#[cfg(feature = "scripted")]
+mod hand_pumped;
 mod local_time;
 mod outbox;
 mod queue_socket;
@@ -17,6 +19,8 @@ use manager::{Published, Time};
 use rustix::io::Errno;
 
 use archive::Archive;
+#[cfg(feature = "scripted")]
+pub use hand_pumped::HandPumpedSinks;
 use local_time::LocalClock;
 use outbox::Bounds;
 pub(crate) use outbox::Level;

@@ -1,0 +1,2 @@
+//! Placeholder to be replaced.
+fn main() {}
