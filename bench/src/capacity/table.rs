@@ -1,0 +1,108 @@
+//! A plan as text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::model::{Line, Plan, STALL_SECONDS};
+
+/// The plan as a person reads it: the answer, both protocols side by side, and what it was computed from.
+pub fn table(plan: &Plan) -> String {
+    let mut out = String::new();
+    // Writing to a string can't fail.
+    let _ = write_table(plan, &mut out);
+    out
+}
+
+fn write_table(plan: &Plan, out: &mut String) -> std::fmt::Result {
+    let demand = &plan.demand;
+    writeln!(
+        out,
+        "{} agents x {} events/s = {:.0} events/s; texts of {} bytes, messages of {}; {}; into the {}; \
+         {:.0} % of each core left free",
+        demand.agents,
+        demand.events_a_second_each,
+        plan.events_a_second,
+        demand.text_bytes,
+        demand.message_bytes,
+        demand.cipher.name(),
+        demand.sink.name(),
+        demand.margin * 100.0,
+    )?;
+    writeln!(
+        out,
+        "\nproto  ev/seg  CPU us/event (interval)   one core's limit  load   cores  memory MiB  receive buffer  \
+         network Mbit/s in + out"
+    )?;
+    for line in &plan.lines {
+        write_line(line, out)?;
+    }
+    writeln!(out, "\n{}", answer(plan))?;
+    writeln!(
+        out,
+        "\nOf an event's CPU, in ns:\nproto  ev/seg  receive  turn (decode, decide, form)  hand-over"
+    )?;
+    for line in &plan.lines {
+        let (name, segment, cpu) = (line.protocol.name(), line.events_a_segment, &line.cpu);
+        writeln!(
+            out,
+            "{name:5}  {segment:6}  {:7.0}  {:27.0}  {:9.0}",
+            cpu.receive.ns, cpu.turn.ns, cpu.hand_over.ns
+        )?;
+    }
+    writeln!(out, "\nReceive buffers for a stall of {STALL_SECONDS} s:")?;
+    for line in &plan.lines {
+        let (name, segment) = (line.protocol.name(), line.events_a_segment);
+        let whose = if line.memory.connections > 0 { "all connections" } else { "each shard's socket" };
+        let buffer = &line.receive_buffer;
+        writeln!(out, "{name:5}  {segment:6}  {} bytes for {whose}: {}", buffer.bytes, buffer.sysctl)?;
+    }
+    writeln!(out, "\nComputed from (ns of one event: median, interval):")?;
+    let used: BTreeMap<_, _> =
+        plan.lines.iter().flat_map(|line| &line.cpu.from).map(|used| (&used.bench, used.figure)).collect();
+    for (bench, figure) in used {
+        writeln!(out, "  {bench:66} {:7.0}  {:.0} - {:.0}", figure.ns, figure.low_ns, figure.high_ns)?;
+    }
+    writeln!(
+        out,
+        "\nNot in it: the kernel's work before a message is in its socket's queue (on loopback the sender's, on a network \
+         card the core's that takes its interrupts), keep-alives, and what reads the sink."
+    )
+}
+
+fn write_line(line: &Line, out: &mut String) -> std::fmt::Result {
+    let total = line.cpu.total;
+    let interval = format!("({:.2} - {:.2})", total.low_ns / 1e3, total.high_ns / 1e3);
+    writeln!(
+        out,
+        "{:5}  {:6}  {:12.2} {interval:13}  {:14.0}/s  {:5.2}  {:5}  {:10}  {:10.1} MiB  {:8.0} + {:.0}",
+        line.protocol.name(),
+        line.events_a_segment,
+        total.ns / 1e3,
+        line.one_core_events_a_second,
+        line.load_cores,
+        line.cores,
+        line.memory.total >> 20,
+        line.receive_buffer.bytes as f64 / f64::from(1 << 20),
+        line.network.received_bits / 1e6,
+        line.network.sent_bits / 1e6,
+    )
+}
+
+/// What was asked for, in one sentence.
+fn answer(plan: &Plan) -> String {
+    let demand = &plan.demand;
+    let asked = plan.lines.iter().filter(|line| line.protocol == demand.protocol);
+    let (most, least) =
+        asked.fold((0, u64::MAX), |(most, least), line| (line.cores.max(most), line.cores.min(least)));
+    let name = demand.protocol.name().to_uppercase();
+    let cores =
+        if most == least { format!("{most}") } else { format!("{most} (1 event a segment) to {least}") };
+    let enough = if most <= demand.cores {
+        format!("the {} there are suffice", demand.cores)
+    } else if least <= demand.cores {
+        format!("the {} there are suffice only with several events a segment", demand.cores)
+    } else {
+        format!("the {} there are do not suffice", demand.cores)
+    };
+    format!("Over {name} the fleet needs {cores} cores: {enough}.")
+}
