@@ -10,9 +10,9 @@ use super::needed::{FLEETS, Missing, TEXTS, agents_of, figure, hand_over, receiv
 pub const SEGMENTS: [u64; 4] = [1, 4, 16, 64];
 
 /// How long a shard may be held up without losing a datagram, in seconds.
-pub const STALL_SECONDS: f64 = 0.2;
+pub(super) const STALL_SECONDS: f64 = 0.2;
 /// What the kernel takes of a receive buffer for one short datagram.
-pub const DATAGRAM_BUFFER_BYTES: u64 = 1_290;
+pub(super) const DATAGRAM_BUFFER_BYTES: u64 = 1_290;
 /// Up to here a message's socket buffer is of the short kind: 1,024 bytes, less the kernel's share of 320 and headers.
 const SHORT_MESSAGE_BYTES: u64 = 600;
 
@@ -27,16 +27,16 @@ const SEGMENT_BYTES_MAX: u64 = 1_448;
 const FRAME_LENGTH_BYTES: u64 = 4;
 
 /// The program itself, its control plane and its libraries.
-pub const PROGRAM_BYTES: u64 = 16 << 20;
+pub(super) const PROGRAM_BYTES: u64 = 16 << 20;
 /// A shard's buffers by default: 1,024 of streams; 1,024 of datagrams, of which two pages each are touched; the sinks' hard
 /// bound; what a batch grows to.
-pub const SHARD_BYTES: u64 = (16 + 8 + 32 + 4) << 20;
+pub(super) const SHARD_BYTES: u64 = (16 + 8 + 32 + 4) << 20;
 /// An agent: its entry, names, key and state, and its places in the table's maps.
-pub const AGENT_BYTES: u64 = 700;
+pub(super) const AGENT_BYTES: u64 = 700;
 /// Its Blowfish tables, once it has used them.
-pub const BLOWFISH_BYTES: u64 = 4_224;
+pub(super) const BLOWFISH_BYTES: u64 = 4_224;
 /// A connection: the program's share, and the kernel's for an idle socket.
-pub const CONNECTION_BYTES: u64 = 1_200 + 4_600;
+pub(super) const CONNECTION_BYTES: u64 = 1_200 + 4_600;
 
 /// What the fleet needs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
