@@ -6,7 +6,7 @@
 
 use aes::cipher::array::Array;
 use aes::cipher::{BlockModeDecrypt, InnerIvInit, KeyInit, KeyIvInit};
-use bench::{MESSAGES_IN_ROTATION, fleet_keys, rotation};
+use bench::{MESSAGES_IN_ROTATION, fleet_keys, fleet_size, rotation};
 use blowfish::Blowfish;
 use codec::Method;
 use codec::fast::blowfish::Schedule;
@@ -56,8 +56,9 @@ fn schedules(criterion: &mut Criterion) {
 
 fn decrypt_blowfish(criterion: &mut Criterion) {
     for agents in [1, 1_000, 20_000] {
-        let keys = agent_keys(agents);
-        let messages = Messages::of_sizes(agents, Method::Blowfish);
+        let fleet = fleet_size(agents);
+        let keys = agent_keys(fleet);
+        let messages = Messages::of_sizes(fleet, Method::Blowfish);
         let ours: Vec<_> = keys.iter().map(|key| Box::new(Schedule::new(key))).collect();
         for messages in &messages {
             messages.bench(criterion, &format!("ours-blowfish-{agents}-agents"), |batch, plain| {
@@ -103,8 +104,9 @@ fn decrypt_blowfish(criterion: &mut Criterion) {
 /// AES with the key expanded for each message, which is what opening does; in place as the crate's users mostly do it.
 fn decrypt_aes(criterion: &mut Criterion) {
     for agents in [1, 1_000, 20_000] {
-        let keys = agent_keys(agents);
-        for messages in &Messages::of_sizes(agents, Method::AesWazuh) {
+        let fleet = fleet_size(agents);
+        let keys = agent_keys(fleet);
+        for messages in &Messages::of_sizes(fleet, Method::AesWazuh) {
             let decryptor = |agent: usize| {
                 cbc::Decryptor::<aes::Aes256Dec>::new_from_slices(&keys[agent][..AES_KEY_BYTES], &AES_VECTOR)
                     .expect("the key has 32 bytes")

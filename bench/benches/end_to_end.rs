@@ -166,7 +166,10 @@ impl Generator {
     }
 }
 
-fn sender(to: SocketAddr, connections: usize) -> Box<dyn FnMut(u32, &[u8])> {
+/// Sends a segment of an agent.
+type SendSegment = dyn FnMut(u32, &[u8]);
+
+fn sender(to: SocketAddr, connections: usize) -> Box<SendSegment> {
     if connections == 0 {
         let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
         socket.connect(to).expect("loopback is there");

@@ -8,15 +8,13 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write as _;
 
-use bench::{MESSAGES_IN_ROTATION, log_line};
-use codec::{
-    Event, KeyEntry, KeyFile, LocalTime, Origin, Product, archive_json, archive_line, queue_datagram,
-};
+use bench::{MESSAGES_IN_ROTATION, bench_with, fleet_entries, fleet_size, log_line};
+use codec::{Event, KeyEntry, LocalTime, Origin, Product, archive_json, archive_line, queue_datagram};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-criterion_group!(benches, parse, queue, archive, json);
+criterion_group!(name = benches; config = bench::criterion(); targets = parse, queue, archive, json);
 criterion_main!(benches);
 
 const AGENTS: usize = 20_000;
@@ -126,13 +124,16 @@ fn bench_events(
     let (name, size) = name.rsplit_once('/').expect("a bench's name ends with its size");
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function(size, |bencher| {
-        let fleet = fleet(agents);
+    let make = || {
+        let fleet = fleet_entries(fleet_size(agents));
         let mut random = Pcg64Mcg::seed_from_u64(SEED);
-        let messages = MESSAGES_IN_ROTATION.max(agents);
         let texts: Vec<_> =
             (0..MESSAGES_IN_ROTATION).map(|sequence| log_line(&mut random, sequence, text_bytes)).collect();
+        let messages = MESSAGES_IN_ROTATION.max(agents);
         let order: Vec<_> = (0..messages).map(|_| random.random_range(0..fleet.len())).collect();
+        (fleet, texts, order)
+    };
+    bench_with(&mut group, size, make, |bencher, (fleet, texts, order)| {
         let mut out = Vec::with_capacity(BLOCK_BYTES + 4_096);
         let mut next = 0;
         bencher.iter(|| {
@@ -147,15 +148,6 @@ fn bench_events(
         });
     });
     group.finish();
-}
-
-/// The entries of a fleet's client.keys.
-fn fleet(agents: usize) -> Vec<KeyEntry> {
-    let mut keys = String::new();
-    for number in 1..=agents {
-        let _ = writeln!(keys, "{number:03} web{number:05} any {number:064x}");
-    }
-    KeyFile::parse(keys.as_bytes()).entries
 }
 
 fn event(text: &[u8]) -> Event<'_> {

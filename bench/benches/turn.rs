@@ -108,14 +108,16 @@ impl Tables {
     }
 }
 
+/// What one turn receives: for each buffer the agent, and its datagram or its part of a segment.
+type Received = Vec<(u32, Vec<u8>)>;
+
 /// A shard, and what it hears turn by turn.
 struct Turning {
     shard: ScriptedShard,
     bed: Bed,
     /// For each agent its connection, over TCP.
     connections: Vec<ConnectionId>,
-    /// What one turn receives: the agent, and its datagram or its part of a segment.
-    turns: Rc<[Vec<(u32, Vec<u8>)>]>,
+    turns: Rc<[Received]>,
     next: usize,
     events: u64,
 }

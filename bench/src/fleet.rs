@@ -28,6 +28,9 @@ pub fn shared_keys(agents: usize, method: Method) -> Arc<Vec<CipherKey>> {
 }
 
 /// The entries of a fleet's client.keys: every agent may come from anywhere, and so sends its id.
+///
+/// # Panics
+/// If there are more agents than ids of eight digits.
 pub fn fleet_entries(agents: usize) -> Vec<KeyEntry> {
     let lines: String = (1..=agents).map(line).collect();
     let file = KeyFile::parse(lines.as_bytes());

@@ -22,6 +22,9 @@ pub fn criterion() -> Criterion {
 
 /// Benches `routine` over a fixture that `make` makes: once, and only if the bench is not filtered out. Criterion calls a
 /// bench's function once for each sample.
+///
+/// # Panics
+/// Never: the fixture is made before the first sample.
 pub fn bench_with<Fixture>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: impl Into<String>,

@@ -32,7 +32,7 @@ pub(super) const PROGRAM_BYTES: u64 = 16 << 20;
 /// bound; what a batch grows to.
 pub(super) const SHARD_BYTES: u64 = (16 + 8 + 32 + 4) << 20;
 /// An agent: its entry, names, key and state, and its places in the table's maps.
-pub(super) const AGENT_BYTES: u64 = 700;
+pub(super) const AGENT_BYTES: u64 = 600;
 /// Its Blowfish tables, once it has used them.
 pub(super) const BLOWFISH_BYTES: u64 = 4_224;
 /// A connection: the program's share, and the kernel's for an idle socket.

@@ -59,6 +59,10 @@ impl ScriptedShard {
     }
 
     /// Loads a datagram to the first listener. Says no if no buffer is left: turn first.
+    ///
+    /// # Panics
+    ///
+    /// Never: a shard's first ring has buffers for datagrams.
     #[must_use]
     pub fn load_datagram(&mut self, from: SocketAddr, bytes: &[u8]) -> bool {
         let ring = &mut self.0.rings[0];

@@ -13,10 +13,10 @@ mod collect;
 mod connections;
 mod decide;
 mod drain_sinks;
-#[cfg(feature = "scripted")]
-mod hand_turned;
 #[cfg(test)]
 mod economy;
+#[cfg(feature = "scripted")]
+mod hand_turned;
 mod op_kind;
 mod patience;
 mod pressure;

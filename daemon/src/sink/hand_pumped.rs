@@ -30,6 +30,10 @@ impl HandPumpedSinks {
 
     /// Hands over what can be handed over now, and says after how long it is to be called again, if it is. Where a shard's
     /// ring would poll for a reader's room, it waits.
+    ///
+    /// # Panics
+    ///
+    /// Never: no sink waits for longer than the kernel can.
     pub fn hand_over(&mut self) -> Option<Duration> {
         let mut pause = None;
         for index in 0..self.sinks.count() {
