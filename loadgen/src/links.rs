@@ -32,6 +32,10 @@ const SEND_OWN: u8 = 6;
 const BUFFER_BYTES: u32 = 4_096;
 const BUFFERS: u16 = 1_024;
 const SUBMISSIONS: u32 = 4_096;
+/// Receives that are cancelled before the completions are looked at.
+const CANCELS_OF_A_TURN: u32 = 1_024;
+/// How long these are waited for.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long the sockets may take to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -237,10 +241,39 @@ impl Links {
 
     /// Ends all operations, so that the rings can go.
     ///
+    /// One cancel for everything makes the kernel look at every operation for each that it ends: 4 s with 20,000 agents.
+    /// So each receive is cancelled by its tag first, which the kernel finds at once.
+    ///
     /// # Errors
     /// If the kernel does not end them.
     pub fn finish(mut self) -> Result<(), uring::DrainTimedOut> {
+        let mut cancelled = 0;
+        for link in 0..self.links.len() as u32 {
+            if self.links[link as usize].phase == Phase::Open {
+                let (_, slot) = self.place(link);
+                let tag = Tag::new(RECEIVE, self.links[link as usize].generation, slot.index());
+                self.push(link, CANCEL, Op::Cancel { tag });
+                cancelled += 1;
+            }
+            if cancelled == CANCELS_OF_A_TURN {
+                self.forget_completions(2 * std::mem::take(&mut cancelled));
+            }
+        }
+        self.forget_completions(2 * cancelled);
         self.rings.iter_mut().try_for_each(|table| table.ring.drain(DRAIN_TIMEOUT))
+    }
+
+    /// Lets the kernel do what was pushed, and takes so many completions for done: it ends only as many operations in one
+    /// call as completions are waited for.
+    fn forget_completions(&mut self, completions: u32) {
+        for Table { ring, .. } in &mut self.rings {
+            let completions_min = completions.min(ring.in_flight());
+            // Whatever is wrong with it, the drain that follows says.
+            let _ = ring.wait(Wait { completions_min, min_wait: None, timeout: Some(CANCEL_TIMEOUT) });
+            while let Some(completion) = ring.pop() {
+                completion.lease.into_iter().for_each(|lease| ring.give_back(lease));
+            }
+        }
     }
 
     fn open_now(&mut self, link: u32) {

@@ -6,7 +6,9 @@ const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 380.0;
 const LEFT: f64 = 76.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 16.0;
+const TOP: f64 = 40.0;
+/// Width of one entry of the legend, above the plot.
+const LEGEND: f64 = 120.0;
 const BOTTOM: f64 = 52.0;
 /// About so many lines across the plot.
 const TICKS: f64 = 6.0;
@@ -214,7 +216,7 @@ fn draw_series(axes: &Axes, series: &Series, svg: &mut String) {
 }
 
 fn draw_legend(place: usize, series: &Series, svg: &mut String) {
-    let (x, y) = (WIDTH - RIGHT - 170.0, TOP + 14.0 + 18.0 * place as f64);
+    let (x, y) = (LEFT + LEGEND * place as f64, TOP - 18.0);
     put(svg, format_args!("<path class=\"line {}\" d=\"M{x} {:.1}h24\"/>", series.class, y - 4.0));
     put(svg, format_args!("<text x=\"{:.1}\" y=\"{y}\">{}</text>", x + 32.0, escape(&series.name)));
 }
