@@ -153,7 +153,7 @@ impl CodeLengthCode {
         }
         counts &= !0xff;
         let mut filled = 0;
-        for length in 1..=CODE_BITS {
+        for length in 1..CODE_BITS + 1 {
             filled += (counts >> (8 * length) & 0xff) << (CODE_BITS - length);
         }
         if filled != 1 << CODE_BITS {

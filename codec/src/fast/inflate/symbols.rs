@@ -4,7 +4,10 @@ use super::lane::{Lane, OUTPUT_BYTES_MAX};
 
 /// Literals between two refills: each takes at most eight bits.
 const STEPS: usize = 7;
-const COPY_BYTES: usize = 16;
+/// Bytes of a match copied at once, where all of them are there before.
+const COPY_BYTES: usize = 32;
+/// Bytes of a long match copied at once, where it does not repeat sooner.
+const STRIDE_BYTES: usize = 16;
 
 /// An entry that is no literal. A literal: bits of its code, then from the ninth bit on the byte.
 const SPECIAL: u16 = 1 << 7;
@@ -258,9 +261,9 @@ fn copy(lane: &mut Lane, produced: &mut usize, distance: usize, length: usize) -
 
 #[inline(never)]
 fn copy_long(output: &mut [u8], from: usize, to: usize, length: usize) {
-    if to - from >= COPY_BYTES {
-        for done in (0..length).step_by(COPY_BYTES) {
-            output.copy_within(from + done..from + done + COPY_BYTES, to + done);
+    if to - from >= STRIDE_BYTES {
+        for done in (0..length).step_by(STRIDE_BYTES) {
+            output.copy_within(from + done..from + done + STRIDE_BYTES, to + done);
         }
         return;
     }

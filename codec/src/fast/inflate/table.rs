@@ -135,7 +135,7 @@ impl<const BITS: usize, const SLOTS: usize> Code<BITS, SLOTS> {
     fn find_starts(&mut self, lengths: &Lengths) -> Option<()> {
         let mut start = 0;
         let mut limit = 0;
-        for length in 1..=CODE_BITS_MAX {
+        for length in 1..CODE_BITS_MAX + 1 {
             let count = lengths.count(length);
             self.starts[length] = start;
             start += count as u16;
@@ -150,12 +150,15 @@ impl<const BITS: usize, const SLOTS: usize> Code<BITS, SLOTS> {
         let short = usize::from(self.starts[BITS + 1]);
         let mut at = 0;
         for entry in &self.sorted[..short] {
-            let run = (1 << BITS) >> (entry >> length_at & 15);
-            self.entries[at & ((1 << BITS) - 1)..][..STORE].fill(*entry);
-            for more in (STORE..run).step_by(STORE) {
-                self.entries[(at + more) & ((1 << BITS) - 1)..][..STORE].fill(*entry);
+            let end = at + ((1 << BITS) >> (entry >> length_at & 15));
+            loop {
+                self.entries[at & ((1 << BITS) - 1)..][..STORE].fill(*entry);
+                at += STORE;
+                if at >= end {
+                    break;
+                }
             }
-            at += run;
+            at = end;
         }
         if at < 1 << BITS {
             self.entries[at..1 << BITS].fill(long);
