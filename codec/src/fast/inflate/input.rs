@@ -31,11 +31,12 @@ impl Input {
         self.forward[..length].copy_from_slice(stream);
         self.forward[length..length + LOAD_BYTES].fill(0);
         self.length = length;
-        let groups = (length + LOAD_BYTES).div_ceil(16);
-        let (forward, _) = self.forward.as_chunks::<16>();
-        let (reversed, _) = self.reversed.as_chunks_mut::<16>();
+        let groups = (length + LOAD_BYTES).div_ceil(LOAD_BYTES);
+        let (forward, _) = self.forward.as_chunks::<LOAD_BYTES>();
+        let (reversed, _) = self.reversed.as_chunks_mut::<LOAD_BYTES>();
         for (to, from) in reversed[..groups].iter_mut().zip(&forward[..groups]) {
-            *to = from.map(u8::reverse_bits);
+            // All bits are reversed, and then the bytes again.
+            *to = u64::from_le_bytes(*from).reverse_bits().to_be_bytes();
         }
         Some(())
     }
