@@ -5,7 +5,7 @@
 //! that of zlib-rs after ours has looked at the stream: what the opener pays.
 #![allow(missing_docs, reason = "criterion's macros make the public items of this file")]
 
-use bench::{MESSAGES_IN_ROTATION, log_line};
+use bench::{MESSAGES_IN_ROTATION, bench_with, is_test, log_line};
 use codec::HexDigest;
 use codec::fast::inflate::{Inflater, Streams};
 use codec::limits::TEXT_BYTES_MAX;
@@ -13,22 +13,15 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use rand::SeedableRng;
 use rand_pcg::Pcg64Mcg;
+use std::cell::LazyCell;
 use std::hint::black_box;
-use std::time::Duration;
 
 const BATCH: usize = 64;
 const SEED: u64 = 1;
 /// The largest texts are many blocks each: fewer fill the caches and the predictors as well.
 const LARGEST_IN_ROTATION: usize = 128;
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .sample_size(20);
-    targets = inflate
-}
+criterion_group!(name = benches; config = bench::criterion(); targets = inflate);
 criterion_main!(benches);
 
 fn inflate(criterion: &mut Criterion) {
@@ -37,15 +30,20 @@ fn inflate(criterion: &mut Criterion) {
         ("600", 600, MESSAGES_IN_ROTATION),
         ("largest", TEXT_BYTES_MAX, LARGEST_IN_ROTATION),
     ] {
-        let streams = streams(text_bytes, messages);
+        let messages = if is_test() { BATCH } else { messages };
+        let streams = LazyCell::new(|| streams(text_bytes, messages));
         let mut text = vec![0; TEXT_BYTES_MAX + 1_024];
         let mut group = |variant: &str, inflate: &mut dyn FnMut(&[Vec<u8>])| {
             let mut group = criterion.benchmark_group(format!("codec/inflate/{variant}"));
             group.throughput(Throughput::Elements(BATCH as u64));
-            let mut batches = streams.chunks_exact(BATCH).cycle();
-            group.bench_function(size, |bencher| {
-                bencher.iter(|| inflate(batches.next().expect("a cycle has no end")));
-            });
+            bench_with(
+                &mut group,
+                size,
+                || streams.chunks_exact(BATCH).cycle(),
+                |bencher, batches| {
+                    bencher.iter(|| inflate(batches.next().expect("a cycle has no end")));
+                },
+            );
             group.finish();
         };
 
