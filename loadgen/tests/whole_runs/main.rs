@@ -101,7 +101,7 @@ fn what_the_manager_repeats_swaps_or_spoils_is_counted_for_what_it_is() {
     type Count = fn(&Report) -> u64;
     let cases: [(Flaw, Count, u64); 4] = [
         (Flaw::Repeats(10), |report| report.events_duplicated, 12),
-        (Flaw::Swaps(45), |report| report.events_out_of_order, 2),
+        (Flaw::Swaps(10), |report| report.events_out_of_order, 2),
         (Flaw::Corrupts(20), |report| report.details.events_corrupted, 6),
         (Flaw::Misattributes(20), |report| report.details.events_misattributed, 6),
     ];

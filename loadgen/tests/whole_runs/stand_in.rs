@@ -27,7 +27,7 @@ pub enum Flaw {
     Loses(u64),
     /// Hands it over twice.
     Repeats(u64),
-    /// Hands it over after the agent's next one.
+    /// Hands it over after the agent's next one. Here only agents' second events count: more of theirs surely come.
     Swaps(u64),
     /// Changes a byte of it.
     Corrupts(u64),
@@ -63,6 +63,10 @@ struct State {
     erred: u64,
     /// Events that wait for their agent's next one.
     held: HashMap<String, Vec<u8>>,
+    /// How many events each agent has sent.
+    events_of: HashMap<String, u64>,
+    /// How many agents have sent a second event.
+    second_events: u64,
 }
 
 /// What becomes of a connection after a message.
@@ -85,6 +89,8 @@ impl StandIn {
             events: 0,
             erred: 0,
             held: HashMap::new(),
+            events_of: HashMap::new(),
+            second_events: 0,
         };
         let members = members.into_iter().map(|member| (member.entry.id.to_string(), member)).collect();
         let stop = AtomicBool::new(false);
@@ -144,6 +150,10 @@ impl Desk {
     fn on_event(&self, state: &mut State, member: &Member, text: &[u8]) -> Answer {
         let id = member.entry.id;
         state.events += 1;
+        let events_of = state.events_of.entry(id.to_string()).or_default();
+        *events_of += 1;
+        let is_second = *events_of == 2;
+        state.second_events += u64::from(is_second);
         let errs = |every: u64| state.events.is_multiple_of(every);
         let mut name = &*member.entry.name;
         let mut copies = 1;
@@ -152,7 +162,7 @@ impl Desk {
         match self.flaw {
             Flaw::Loses(every) if errs(every) => copies = 0,
             Flaw::Repeats(every) if errs(every) => copies = 2,
-            Flaw::Swaps(every) if errs(every) && !state.held.contains_key(id.as_str()) => swaps = true,
+            Flaw::Swaps(every) if is_second && state.second_events.is_multiple_of(every) => swaps = true,
             Flaw::Corrupts(every) if errs(every) => corrupts = true,
             Flaw::Misattributes(every) if errs(every) => name = "somebody-else",
             Flaw::HangsUp(every) if errs(every) => {
