@@ -12,7 +12,7 @@ use aes::Aes256Dec;
 use aes::cipher::array::Array;
 use aes::cipher::{BlockModeDecrypt, InnerIvInit, KeyInit, KeyIvInit};
 use blowfish::Blowfish;
-use codec::{CipherKey, Method};
+use codec::{CipherKey, HexDigest, Method};
 use flate2::{Decompress, FlushDecompress, Status};
 use md5::{Digest, Md5};
 
@@ -73,7 +73,7 @@ impl OssecReader {
             return None;
         }
         let digest = Md5::digest(&body[DIGEST_BYTES..]);
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = HexDigest::from_binary(digest.into());
         (digest.as_bytes() == &body[..DIGEST_BYTES]).then(|| &body[HEADER_BYTES..])
     }
 

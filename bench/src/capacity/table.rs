@@ -106,3 +106,45 @@ fn answer(plan: &Plan) -> String {
     };
     format!("Over {name} the fleet needs {cores} cores: {enough}.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cipher, Demand, Figure, Figures, Protocol, Sink, needed, plan};
+    use super::*;
+
+    /// Every part costs a microsecond: three an event, a third of a million events a second and core.
+    fn shown(agents: u64, cores: u64) -> String {
+        let figure = Figure { ns: 1_000.0, low_ns: 900.0, high_ns: 1_100.0 };
+        let figures: Figures =
+            needed(Cipher::Aes, Sink::Archive).into_iter().map(|name| (name, figure)).collect();
+        let demand = Demand {
+            agents,
+            events_a_second_each: 10.0,
+            text_bytes: 200,
+            message_bytes: 260,
+            cipher: Cipher::Aes,
+            protocol: Protocol::Tcp,
+            sink: Sink::Archive,
+            margin: 0.5,
+            cores,
+        };
+        table(&plan(&figures, &demand).unwrap())
+    }
+
+    #[test]
+    fn the_answer_says_how_many_cores_and_whether_they_are_there() {
+        // 1,000,000 events/s of 3 us are three cores, six with half of each free.
+        assert!(shown(100_000, 8).contains("Over TCP the fleet needs 6 cores: the 8 there are suffice."));
+        assert!(shown(100_000, 4).contains("needs 6 cores: the 4 there are do not suffice."));
+    }
+
+    #[test]
+    fn every_line_shows_its_limit_and_every_figure_its_bench() {
+        let shown = shown(1_000, 2);
+        assert_eq!(shown.matches("333333/s").count(), 8, "{shown}");
+        assert_eq!(shown.matches("(2.70 - 3.30)").count(), 8, "{shown}");
+        for bench in needed(Cipher::Aes, Sink::Archive) {
+            assert!(shown.contains(&bench), "{bench} is not named");
+        }
+    }
+}
