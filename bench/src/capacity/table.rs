@@ -30,8 +30,17 @@ fn write_table(plan: &Plan, out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "\nproto  ev/seg  CPU us/event (interval)   one core's limit  load   cores  memory MiB  receive buffer  \
-         network Mbit/s in + out"
+        "\n{:5}  {:>6}  {:>12}  {:15}  {:>14}  {:>5}  {:>5}  {:>10}  {:>12}  {:>15}",
+        "proto",
+        "ev/seg",
+        "CPU us/event",
+        "(interval)",
+        "one core's max",
+        "load",
+        "cores",
+        "memory MiB",
+        "rcvbuf MiB",
+        "Mbit/s in + out",
     )?;
     for line in &plan.lines {
         write_line(line, out)?;
@@ -72,19 +81,18 @@ fn write_table(plan: &Plan, out: &mut String) -> std::fmt::Result {
 fn write_line(line: &Line, out: &mut String) -> std::fmt::Result {
     let total = line.cpu.total;
     let interval = format!("({:.2} - {:.2})", total.low_ns / 1e3, total.high_ns / 1e3);
+    let rate = format!("{:.0}/s", line.one_core_events_a_second);
+    let network = format!("{:.0} + {:.0}", line.network.received_bits / 1e6, line.network.sent_bits / 1e6);
     writeln!(
         out,
-        "{:5}  {:6}  {:12.2} {interval:13}  {:14.0}/s  {:5.2}  {:5}  {:10}  {:10.1} MiB  {:8.0} + {:.0}",
+        "{:5}  {:6}  {:12.2}  {interval:15}  {rate:>14}  {:5.2}  {:5}  {:10}  {:12.1}  {network:>15}",
         line.protocol.name(),
         line.events_a_segment,
         total.ns / 1e3,
-        line.one_core_events_a_second,
         line.load_cores,
         line.cores,
         line.memory.total >> 20,
         line.receive_buffer.bytes as f64 / f64::from(1 << 20),
-        line.network.received_bits / 1e6,
-        line.network.sent_bits / 1e6,
     )
 }
 
@@ -98,13 +106,13 @@ fn answer(plan: &Plan) -> String {
     let cores =
         if most == least { format!("{most}") } else { format!("{most} (1 event a segment) to {least}") };
     let enough = if most <= demand.cores {
-        format!("the {} there are suffice", demand.cores)
+        "are enough"
     } else if least <= demand.cores {
-        format!("the {} there are suffice only with several events a segment", demand.cores)
+        "are enough only with several events a segment"
     } else {
-        format!("the {} there are do not suffice", demand.cores)
+        "are not enough"
     };
-    format!("Over {name} the fleet needs {cores} cores: {enough}.")
+    format!("Over {name} the fleet needs {cores} cores; {} {enough}.", demand.cores)
 }
 
 #[cfg(test)]
@@ -134,8 +142,8 @@ mod tests {
     #[test]
     fn the_answer_says_how_many_cores_and_whether_they_are_there() {
         // 1,000,000 events/s of 3 us are three cores, six with half of each free.
-        assert!(shown(100_000, 8).contains("Over TCP the fleet needs 6 cores: the 8 there are suffice."));
-        assert!(shown(100_000, 4).contains("needs 6 cores: the 4 there are do not suffice."));
+        assert!(shown(100_000, 8).contains("Over TCP the fleet needs 6 cores; 8 are enough."));
+        assert!(shown(100_000, 4).contains("needs 6 cores; 4 are not enough."));
     }
 
     #[test]
