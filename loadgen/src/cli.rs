@@ -25,7 +25,10 @@ pub const LOSS_DEFAULT_UDP: Share = Share(0.001);
 const BYTES_MAX_OSSEC: u32 = 6_016;
 const BYTES_MAX_WAZUH: u32 = 60_000;
 
-/// The whole command line: a run, or what stands behind the name of another command.
+/// Plays a fleet of OSSEC or Wazuh agents against a manager and says what became of every event.
+///
+/// Without --target it starts the embedded manager as a child on its own core. Exit status: 0 everything promised
+/// held (see --max-loss), 1 it did not, 2 the command line is wrong.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loadgen", version, args_override_self = true, args_conflicts_with_subcommands = true)]
 pub struct Program {
@@ -44,10 +47,7 @@ pub enum Command {
     Compare(Box<CompareCli>),
 }
 
-/// Plays a fleet of OSSEC or Wazuh agents against a manager and says what became of every event.
-///
-/// Without --target it starts the embedded manager as a child on its own core. Exit status: 0 everything promised
-/// held (see --max-loss), 1 it did not, 2 the command line is wrong.
+/// The options of a run.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loadgen", version, args_override_self = true)]
 pub struct Cli {
@@ -84,24 +84,9 @@ pub struct Cli {
     /// Events that may be lost: a share (0.001) or per cent (0.1%) [default: 0 over TCP, 0.1% over UDP].
     #[arg(long, value_name = "SHARE")]
     pub max_loss: Option<Share>,
-    /// Load the manager at this address instead of the embedded one; needs --keys and --queue.
-    #[arg(long, value_name = "HOST:PORT", requires = "keys", requires = "queue")]
-    pub target: Option<String>,
-    /// The manager's client.keys, from which the agents are taken.
-    #[arg(long, value_name = "FILE", requires = "target")]
-    pub keys: Option<PathBuf>,
-    /// The manager's queue socket, which loadgen binds in place of analysisd.
-    #[arg(long, value_name = "SOCKET", requires = "target")]
-    pub queue: Option<PathBuf>,
-    /// Process id of the manager behind --target, for its CPU and memory.
-    #[arg(long, value_name = "PID", requires = "target")]
-    pub manager_pid: Option<i32>,
-    /// Cores of the embedded manager, such as 0 or 0-3,6 [default: the first].
-    #[arg(long, value_name = "CORES", conflicts_with = "target")]
-    pub manager_cores: Option<Cores>,
-    /// Cores of loadgen [default: all that are not the manager's].
-    #[arg(long, value_name = "CORES")]
-    pub cores: Option<Cores>,
+    /// The manager, and the cores.
+    #[command(flatten)]
+    pub place: Place,
     /// Where the embedded manager hands events over.
     #[arg(long, value_enum, default_value_t = SinkName::Queue, conflicts_with = "target")]
     pub sink: SinkName,
@@ -132,6 +117,29 @@ pub struct Cli {
     /// Kill the embedded manager (SIGKILL) this long after the first event, and start it again at once.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "target")]
     pub kill_manager_after: Option<Duration>,
+}
+
+/// Which manager is loaded, and on which cores everything runs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Place {
+    /// Load the manager at this address instead of the embedded one; needs --keys and --queue.
+    #[arg(long, value_name = "HOST:PORT", requires = "keys", requires = "queue")]
+    pub target: Option<String>,
+    /// The manager's client.keys, from which the agents are taken.
+    #[arg(long, value_name = "FILE", requires = "target")]
+    pub keys: Option<PathBuf>,
+    /// The manager's queue socket, which loadgen binds in place of analysisd.
+    #[arg(long, value_name = "SOCKET", requires = "target")]
+    pub queue: Option<PathBuf>,
+    /// Process id of the manager behind --target, for its CPU and memory.
+    #[arg(long, value_name = "PID", requires = "target")]
+    pub manager_pid: Option<i32>,
+    /// Cores of the embedded manager, such as 0 or 0-3,6 [default: the first].
+    #[arg(long, value_name = "CORES", conflicts_with = "target")]
+    pub manager_cores: Option<Cores>,
+    /// Cores of loadgen [default: all that are not the manager's].
+    #[arg(long, value_name = "CORES")]
+    pub cores: Option<Cores>,
 }
 
 /// Transport of the fleet.
@@ -344,8 +352,8 @@ impl Job {
             notify_time: cli.notify_time.unwrap_or(cli.dialect.notify_time_default()),
             reconnect_time: cli.reconnect_time,
             drain: cli.drain,
-            manager_cores: cli.manager_cores.clone(),
-            cores: cli.cores.clone(),
+            manager_cores: cli.place.manager_cores.clone(),
+            cores: cli.place.cores.clone(),
             json: cli.json.clone(),
             manager: choose_manager(cli)?,
         })
@@ -385,7 +393,8 @@ fn check_load(cli: &Cli, rate: f64) -> Result<(), UsageError> {
 }
 
 fn choose_manager(cli: &Cli) -> Result<ManagerChoice, UsageError> {
-    let (Some(target), Some(keys), Some(queue)) = (&cli.target, &cli.keys, &cli.queue) else {
+    let (Some(target), Some(keys), Some(queue)) = (&cli.place.target, &cli.place.keys, &cli.place.queue)
+    else {
         return Ok(ManagerChoice::Embedded { sink: cli.sink, kill_after: cli.kill_manager_after });
     };
     let found = std::net::ToSocketAddrs::to_socket_addrs(target.as_str());
@@ -394,7 +403,12 @@ fn choose_manager(cli: &Cli) -> Result<ManagerChoice, UsageError> {
         .map_err(|error| unknown(error.to_string()))?
         .next()
         .ok_or_else(|| unknown("the name has no address".into()))?;
-    Ok(ManagerChoice::Target { address, keys: keys.clone(), queue: queue.clone(), pid: cli.manager_pid })
+    Ok(ManagerChoice::Target {
+        address,
+        keys: keys.clone(),
+        queue: queue.clone(),
+        pid: cli.place.manager_pid,
+    })
 }
 
 #[cfg(test)]

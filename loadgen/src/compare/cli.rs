@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::cli::{AGENTS_MAX, CipherName, Cli, Cores, Dialect, Job, SinkName, UsageError};
+use crate::cli::{AGENTS_MAX, CipherName, Cli, Dialect, Job, Place, SinkName, UsageError};
 use crate::values::parse_duration;
 
 /// Most events of one segment.
@@ -64,24 +64,9 @@ pub struct CompareCli {
     /// Write the curves as one HTML page, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Load the manager at this address instead of the embedded one; needs --keys and --queue.
-    #[arg(long, value_name = "HOST:PORT", requires = "keys", requires = "queue")]
-    pub target: Option<String>,
-    /// The manager's client.keys, from which the agents are taken.
-    #[arg(long, value_name = "FILE", requires = "target")]
-    pub keys: Option<PathBuf>,
-    /// The manager's queue socket, which loadgen binds in place of analysisd.
-    #[arg(long, value_name = "SOCKET", requires = "target")]
-    pub queue: Option<PathBuf>,
-    /// Process id of the manager behind --target, for its CPU.
-    #[arg(long, value_name = "PID", requires = "target")]
-    pub manager_pid: Option<i32>,
-    /// Cores of the embedded manager, such as 0 or 0-3,6 [default: the first].
-    #[arg(long, value_name = "CORES", conflicts_with = "target")]
-    pub manager_cores: Option<Cores>,
-    /// Cores of loadgen [default: all that are not the manager's].
-    #[arg(long, value_name = "CORES")]
-    pub cores: Option<Cores>,
+    /// The manager, and the cores.
+    #[command(flatten)]
+    pub place: Place,
     /// Bound on the memory of the messages that are sealed ahead, in MiB.
     #[arg(long, default_value_t = 4096, value_name = "MIB")]
     pub seal_memory_mib: u64,
@@ -153,12 +138,7 @@ impl CompareJob {
             sink: cli.sink,
             seed: cli.seed,
             json: cli.json.clone(),
-            target: cli.target.clone(),
-            keys: cli.keys.clone(),
-            queue: cli.queue.clone(),
-            manager_pid: cli.manager_pid,
-            manager_cores: cli.manager_cores.clone(),
-            cores: cli.cores.clone(),
+            place: cli.place.clone(),
             seal_memory_mib: cli.seal_memory_mib,
             // All that the comparison does not let choose is as a run has it when nobody says.
             ..Cli::parse_from(["loadgen"])
