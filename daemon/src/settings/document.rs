@@ -84,6 +84,11 @@ const COMMENTS: &[(&str, &str)] = &[
         "Receive buffers for datagrams in each shard, a power of two. Each takes 64 KiB of address space, and memory as\n\
          far as a message ever reached into it.",
     ),
+    (
+        "shards.gather_microseconds",
+        "How long a shard gathers messages before it turns, from 8,000 a second on: larger batches cost less CPU, and come\n\
+         so much later. 0 to 4000; see tuning/README.md for what it changes.",
+    ),
     ("shards.stream_buffers", "Receive buffers for TCP in each shard, a power of two. Each takes 16 KiB."),
     ("agents.crypto_accept", "Which ciphers agents may use: \"aes\", \"blowfish\" or \"both\"."),
     (

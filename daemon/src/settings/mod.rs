@@ -79,6 +79,9 @@ pub struct Shards {
     /// Receive buffers for streams in each shard, 16 KiB each.
     #[serde(deserialize_with = "power_of_two::<_, 16, 32_768>")]
     pub stream_buffers: u16,
+    /// How long a shard under load gathers messages before it turns; what it can add to a message's way.
+    #[serde(deserialize_with = "within_u32::<_, 0, 4_000>")]
+    pub gather_microseconds: u32,
 }
 
 /// `[agents]`: what is asked of agents and of strangers.
@@ -256,7 +259,13 @@ impl Default for Listen {
 
 impl Default for Shards {
     fn default() -> Shards {
-        Shards { cores: Cores::All, connections_max: 100_000, datagram_buffers: 1_024, stream_buffers: 1_024 }
+        Shards {
+            cores: Cores::All,
+            connections_max: 100_000,
+            datagram_buffers: 1_024,
+            stream_buffers: 1_024,
+            gather_microseconds: 1_000,
+        }
     }
 }
 

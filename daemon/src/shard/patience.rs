@@ -1,4 +1,5 @@
-//! How long a shard gathers messages before it turns: not at all when it is idle, up to a millisecond under load.
+//! How long a shard gathers messages before it turns: not at all when it is idle, up to `shards.gather_microseconds`
+//! under load.
 //!
 //! A turn costs the same for one message as for many: a wake-up, an `io_uring_enter`, cold caches. Under load turns
 //! are therefore spaced so that each has a batch; the time that the turn itself took counts, so a busy shard waits less,
@@ -8,11 +9,8 @@ use std::time::Duration;
 
 use manager::Time;
 
-/// Turns under load begin this far apart at the most: what gathering adds to a message's way, an acknowledgement's too.
-const GATHER_MAX: Duration = Duration::from_millis(1);
-
-/// Gathering is worth it if at least so many messages come within [`GATHER_MAX`]: 8,000 a second.
-const GATHER_MESSAGES_MIN: u64 = 8;
+/// From this rate on, gathering is worth it: 8,000 messages a second.
+const GATHER_MESSAGES_MIN: u64 = 8_000 * MEMORY.as_millis() as u64 / 1_000;
 
 /// A batch that is large enough: more would lengthen the way of its first and save nothing.
 const BATCH_MESSAGES: u64 = 256;
@@ -24,8 +22,10 @@ const GATHER_MIN: Duration = Duration::from_micros(20);
 const MEMORY: Duration = Duration::from_millis(8);
 
 /// The recent rate, and what follows from it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Patience {
+    /// Turns under load begin this far apart at the most: what gathering adds to a message's way, an acknowledgement's too.
+    gather_max: Duration,
     /// Messages of the last [`MEMORY`], older ones counted less.
     recent: u64,
     /// When the last turn began.
@@ -33,6 +33,15 @@ pub(super) struct Patience {
 }
 
 impl Patience {
+    /// Of a shard that has not turned yet.
+    ///
+    /// # Panics
+    /// If more is to be gathered than is remembered.
+    pub(super) fn new(gather_max: Duration) -> Patience {
+        assert!(gather_max <= MEMORY, "the settings' bound is below it");
+        Patience { gather_max, recent: 0, begun: Time::default() }
+    }
+
     /// A turn that began at `begun` had so many messages.
     pub(super) fn record(&mut self, begun: Time, messages: usize) {
         let memory = MEMORY.as_nanos() as u64;
@@ -44,7 +53,7 @@ impl Patience {
 
     /// How long to gather, from `now` on, before the next turn; `None`: the first message begins it.
     pub(super) fn gather(&self, now: Time) -> Option<Duration> {
-        let spacing = spacing(self.recent)?;
+        let spacing = spacing(self.recent)?.min(self.gather_max);
         let left = spacing.saturating_sub(now.since(self.begun));
         (left >= GATHER_MIN).then_some(left)
     }
@@ -55,17 +64,18 @@ const SCALE: u64 = 1_024;
 
 /// How far apart turns should begin, with so many messages (times [`SCALE`]) in the last [`MEMORY`].
 fn spacing(recent: u64) -> Option<Duration> {
-    const GATHERS: u64 = (MEMORY.as_nanos() / GATHER_MAX.as_nanos()) as u64;
-    if recent < GATHER_MESSAGES_MIN * SCALE * GATHERS {
+    if recent < GATHER_MESSAGES_MIN * SCALE {
         return None;
     }
     let batch = MEMORY.as_nanos() as u64 * BATCH_MESSAGES / (recent / SCALE);
-    Some(Duration::from_nanos(batch).min(GATHER_MAX))
+    Some(Duration::from_nanos(batch))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const GATHER_MAX: Duration = micros(1_000);
 
     const fn micros(micros: u64) -> Duration {
         Duration::from_micros(micros)
@@ -73,7 +83,7 @@ mod tests {
 
     /// Turns every `apart` with `messages` each, for a tenth of a second; the time and the state at the end.
     fn steady(apart: Duration, messages: usize) -> (Time, Patience) {
-        let (mut now, mut patience) = (Time::from_seconds(1), Patience::default());
+        let (mut now, mut patience) = (Time::from_seconds(1), Patience::new(GATHER_MAX));
         for _ in 0..100_000_000 / apart.as_nanos() as u64 {
             now = now + apart;
             patience.record(now, messages);
@@ -130,8 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn the_operator_chooses_the_most() {
+        for gather_max in [micros(0), micros(500), micros(4_000)] {
+            let (now, mut patience) = steady(micros(1_000), 20);
+            patience.gather_max = gather_max;
+            assert_eq!(patience.gather(now), Some(gather_max).filter(|max| !max.is_zero()));
+        }
+    }
+
+    #[test]
     fn a_lone_burst_is_soon_forgotten() {
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(GATHER_MAX);
         let mut now = Time::from_seconds(1);
         patience.record(now, 100);
         assert!(patience.gather(now).is_some());

@@ -61,7 +61,7 @@ impl Shard {
             sinks,
             pressure: Pressure::default(),
             outgoing: Outgoing::default(),
-            patience: Patience::default(),
+            patience: Patience::new(Duration::from_micros(settings.shards.gather_microseconds.into())),
             batch: Batch::default(),
             incoming: Vec::new(),
             due: Due { tick: Time::ZERO, sinks: None, again: true, mail: true, accepts: true },
