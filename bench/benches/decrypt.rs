@@ -62,10 +62,7 @@ fn decrypt_blowfish(criterion: &mut Criterion) {
         let ours: Vec<_> = keys.iter().map(|key| Box::new(Schedule::new(key))).collect();
         for messages in &messages {
             messages.bench(criterion, &format!("ours-blowfish-{agents}-agents"), |batch, plain| {
-                for (index, message) in batch.iter().enumerate() {
-                    if let Some(next) = batch.get(index + 1) {
-                        ours[next.agent].prefetch();
-                    }
+                for message in batch {
                     ours[message.agent].decrypt_cbc(VECTOR, message.ciphertext, plain);
                     black_box(&plain);
                 }

@@ -9,11 +9,12 @@
 //! ```
 
 use crate::digest::HexDigest;
-use crate::fast::{blowfish, cpu};
+use crate::fast::blowfish;
 use aes::cipher::array::Array;
 use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use aes::{Aes256Dec, Aes256Enc};
 use std::fmt;
+use std::hint::black_box;
 use std::sync::OnceLock;
 
 /// Bytes of a Blowfish block.
@@ -129,17 +130,10 @@ impl CipherKey {
         std::str::from_utf8(&self.derived).expect("the derived key is hexadecimal digits")
     }
 
-    /// Asks for the key itself to be in the cache soon; what opens a message waits for it.
+    /// Has the processor fetch the key itself, while nothing waits for it yet.
     #[inline]
-    pub fn prefetch(&self) {
-        cpu::prefetch(self);
-    }
-
-    /// Asks for the Blowfish tables, if there are any yet, to be in the cache soon.
-    pub(crate) fn prefetch_blowfish(&self) {
-        if let Some(schedule) = self.blowfish.get() {
-            schedule.prefetch();
-        }
+    pub fn touch(&self) {
+        black_box(self.derived[0]);
     }
 
     /// Decrypts whole blocks of Blowfish into `plain`, which is as long.

@@ -123,7 +123,6 @@ impl Opener {
                 let slot = self.decrypt(sealed);
                 self.slots.push(slot);
             }
-            fetch_ahead(batch, end);
             self.inflate(start..end);
         }
         self.verify_all();
@@ -233,19 +232,6 @@ impl Opener {
         if self.slots[index].outcome.is_err() {
             self.slots[index] = slot;
         }
-    }
-}
-
-/// Fetches what the messages from `start` on are decrypted with: the next ones' Blowfish tables, and the keys of those
-/// behind them, which know where their tables are.
-fn fetch_ahead(batch: &[Sealed<'_>], start: usize) {
-    for sealed in batch.iter().skip(start).take(ABREAST) {
-        if sealed.bytes.starts_with(Method::Blowfish.token()) {
-            sealed.key.prefetch_blowfish();
-        }
-    }
-    for sealed in batch.iter().skip(start + ABREAST).take(ABREAST) {
-        sealed.key.prefetch();
     }
 }
 

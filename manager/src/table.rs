@@ -256,7 +256,7 @@ impl Agent {
     /// The same for what the agent points to; the agent itself should have come by then.
     #[inline]
     pub(crate) fn touch_parts(&self) {
-        self.hot.cipher_key.prefetch();
+        self.hot.cipher_key.touch();
         black_box(self.hot.state.method());
         black_box(self.hot.name_and_address.as_bytes().first());
     }

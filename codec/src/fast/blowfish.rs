@@ -1,8 +1,6 @@
 //! Blowfish in CBC mode. Decrypting works on several blocks at once: a block alone leaves the processor waiting for the
 //! load of each round, sixteen times.
 
-use super::cpu;
-
 mod pi;
 
 /// Bytes of a block.
@@ -86,12 +84,6 @@ impl Schedule {
             before = self.encrypt_block(before ^ u64::from_be_bytes(*block));
             *block = before.to_be_bytes();
         }
-    }
-
-    /// Asks for the whole schedule to be in the cache soon.
-    #[inline(always)]
-    pub fn prefetch(&self) {
-        cpu::prefetch(self);
     }
 
     /// What is left after the whole groups, in one group of just its size.
