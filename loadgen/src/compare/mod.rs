@@ -12,6 +12,7 @@
 pub mod cli;
 pub mod comparison;
 pub mod crossing;
+mod left_out;
 pub mod page;
 mod plot;
 pub mod search;
@@ -28,6 +29,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::cli::{ManagerChoice, SinkName};
 use crate::compare::cli::CompareJob;
 use crate::compare::comparison::{Comparison, Highest, LatencyAtHalf, Point, Setting};
+use crate::compare::left_out::LeftOut;
 use crate::compare::search::{Verdict, highest};
 use crate::compare::session::{Session, Stage};
 use crate::compare::trial::{Offer, Trial};
@@ -58,7 +60,7 @@ pub fn compare(asked: &CompareJob, command: String, interrupted: &AtomicBool) ->
         points,
         begun,
         interrupted,
-        left_out: Vec::new(),
+        left_out: LeftOut::default(),
         doubts: Vec::new(),
     };
     work.measure_cpu()?;
@@ -66,7 +68,7 @@ pub fn compare(asked: &CompareJob, command: String, interrupted: &AtomicBool) ->
     work.measure_latency()?;
     let mut setting = setting(asked, &work.stage, command, date);
     setting.seconds = begun.elapsed().as_secs_f64();
-    Ok(Comparison::of(setting, work.points, work.left_out, work.doubts))
+    Ok(Comparison::of(setting, work.points, work.left_out.lines(), work.doubts))
 }
 
 /// A comparison half done.
@@ -77,7 +79,7 @@ struct Work<'a> {
     points: Vec<Point>,
     begun: Instant,
     interrupted: &'a AtomicBool,
-    left_out: Vec<String>,
+    left_out: LeftOut,
     doubts: Vec<String>,
 }
 
@@ -88,7 +90,7 @@ impl Work<'_> {
             for at in self.in_turn(turn) {
                 let what = format!("CPU, turn {} of {}", turn + 1, self.asked.turns);
                 let trial = self.trial(at, self.asked.rate, &what)?;
-                if let Some(trial) = self.noted(at, trial, &what) {
+                if let Some(trial) = self.noted(at, trial, "CPU") {
                     trials[at].push(trial);
                 }
             }
@@ -153,7 +155,7 @@ impl Work<'_> {
                 let Some(rate) = highest.and_then(|highest| highest.rate) else { continue };
                 let what = format!("latency at half, turn {} of {}", turn + 1, self.asked.turns);
                 let trial = self.trial(at, rate / 2.0, &what)?;
-                trials[at].extend(self.noted(at, trial, &what));
+                trials[at].extend(self.noted(at, trial, "latency at half"));
             }
         }
         for (point, trials) in self.points.iter_mut().zip(&trials) {
@@ -182,7 +184,7 @@ impl Work<'_> {
 
     fn leave_out(&mut self, at: usize, what: &str) {
         let why = if self.interrupted.load(Ordering::Relaxed) { "interrupted" } else { "no time" };
-        self.left_out.push(self.about(at, &format!("{what}: {why}")));
+        self.left_out.note(format!("{what}: {why}"), self.points[at].name());
     }
 
     fn about(&self, at: usize, words: &str) -> String {
