@@ -20,7 +20,7 @@ const STYLE: &str = "\
 :root { color-scheme: light dark; --udp: #b45309; --tcp: #1d4ed8; }
 @media (prefers-color-scheme: dark) { :root { --udp: #fbbf24; --tcp: #93c5fd; } }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-pre { overflow-x: auto; font-size: 13px; line-height: 1.35; }
+pre { white-space: pre-wrap; font-size: 13px; line-height: 1.35; }
 svg { width: 100%; height: auto; } svg text { fill: currentColor; font-size: 12px; }
 .grid { stroke: currentColor; stroke-opacity: 0.2; } .axis { stroke: currentColor; }
 .udp { stroke: var(--udp); } .tcp { stroke: var(--tcp); } .udp, .tcp { fill: none; stroke-width: 2; }

@@ -22,7 +22,7 @@ svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px;
 .dot.bound { fill: var(--ground); }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--faint); padding: .2rem .8rem .2rem 0; text-align: right; font-variant-numeric: tabular-nums; }
-td:last-child, th:last-child { text-align: left; white-space: normal; min-width: 9rem; }
+th { white-space: normal; vertical-align: bottom; } td:last-child, th:last-child { text-align: left; white-space: normal; min-width: 9rem; }
 code { overflow-wrap: anywhere; }
 ";
 
