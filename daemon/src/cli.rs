@@ -1,6 +1,12 @@
 //! The command line of `ringmaster`.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
@@ -8,7 +14,7 @@ use crate::{
     home::Home,
     keys_command::{self, NewAgent},
     logging, run,
-    settings::{self, Cores, Loaded, Origin, Settings, listen_address},
+    settings::{self, Cores, Loaded, Origin, Settings, Sources, listen_address},
     tune::{self, Fleet, KNOBS},
 };
 
@@ -24,7 +30,7 @@ struct Arguments {
     /// The cores that carry a shard: "all", or a list as 0,2-3. Takes the place of shards.cores.
     #[arg(long, global = true, value_name = "LIST")]
     cores: Option<Cores>,
-    /// An address to listen on, as [::]:1514; may be repeated. Takes the place of listen.addresses.
+    /// An address to listen on for agents, as [::]:1514; may be repeated. Takes the place of all listeners of all files.
     #[arg(long, global = true, value_name = "ADDR", value_parser = listen_address)]
     listen: Vec<SocketAddr>,
     #[command(subcommand)]
@@ -114,15 +120,19 @@ impl fmt::Display for Refusal {
 
 fn start(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let home = Home::prepare(&arguments.home)?;
-    let (settings, _) = effective(arguments, &home)?;
+    let sources = arguments.sources(home.settings_path(), home.path());
+    let loaded = sources.load()?;
     logging::start();
-    Ok(run::run(settings))
+    Ok(run::run_from(sources, loaded))
 }
 
 fn check(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let home = Home::existing(&arguments.home)?;
-    let (settings, origins) = effective(arguments, &home)?;
-    print!("{}", settings::effective(&settings, &origins));
+    let Loaded { settings, origins, remarks, unused } =
+        arguments.sources(home.settings_path(), home.path()).load()?;
+    print!("{}{}", settings::effective(&settings, &origins), settings::listeners(&settings));
+    unused.iter().for_each(|unused| println!("# {unused}"));
+    remarks.iter().for_each(|remark| eprintln!("{remark}"));
     let (_, problems) = keys_command::list(&home.keys_path())?;
     for problem in &problems {
         eprintln!("{problem}");
@@ -159,7 +169,8 @@ fn tune(arguments: &Arguments, command: &TuneCommand) -> Result<ExitCode, Refusa
                 "ringmaster: {missing}; this is for the default settings with the queue socket, and any fleet"
             );
             let mut settings = Settings::default();
-            take_the_place(arguments, &mut settings, &mut BTreeMap::new());
+            let sources = arguments.sources(PathBuf::new(), Path::new(""));
+            sources.take_the_place(&mut settings, &mut BTreeMap::new());
             Fleet { queue_sink: true, ..Fleet::new(&settings, run::cores(&settings.shards.cores)?) }
         }
     };
@@ -182,19 +193,14 @@ fn agents(home: &Home) -> Option<u64> {
 
 /// The file's settings with the command line's in their place.
 fn effective(arguments: &Arguments, home: &Home) -> Result<(Settings, BTreeMap<String, Origin>), Refusal> {
-    let Loaded { mut settings, mut origins } = settings::load(&home.settings_path(), home.path())?;
-    take_the_place(arguments, &mut settings, &mut origins);
+    let Loaded { settings, origins, .. } = arguments.sources(home.settings_path(), home.path()).load()?;
     Ok((settings, origins))
 }
 
-fn take_the_place(arguments: &Arguments, settings: &mut Settings, origins: &mut BTreeMap<String, Origin>) {
-    if let Some(cores) = &arguments.cores {
-        settings.shards.cores = cores.clone();
-        origins.insert("shards.cores".to_owned(), Origin::CommandLine);
-    }
-    if !arguments.listen.is_empty() {
-        settings.listen.addresses.clone_from(&arguments.listen);
-        origins.insert("listen.addresses".to_owned(), Origin::CommandLine);
+impl Arguments {
+    /// What settings come from.
+    fn sources(&self, file: PathBuf, home: &Path) -> Sources {
+        Sources { home: home.to_owned(), file, cores: self.cores.clone(), listen: self.listen.clone() }
     }
 }
 

@@ -21,7 +21,7 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-use crate::settings;
+use crate::{ossec_conf::OSSEC_CONF, settings};
 
 /// A home folder whose folders and files are all there.
 #[derive(Clone, Debug)]
@@ -31,7 +31,8 @@ pub struct Home {
 }
 
 impl Home {
-    /// Makes what is missing of a home. What is there stays as it is.
+    /// Makes what is missing of a home. What is there stays as it is. An installation of OSSEC or Wazuh gets only what is
+    /// ringmaster's own, and an empty client.keys if it has none.
     ///
     /// # Errors
     /// When a folder or file can't be made.
@@ -41,16 +42,18 @@ impl Home {
             move |error: io::Error| HomeError::NotMade { path, kind: error.kind() }
         };
         let created = !path.exists();
-        for folder in FOLDERS {
+        let is_installation = path.join(OSSEC_CONF).exists();
+        for folder in if is_installation { FOLDERS_OF_OURS } else { FOLDERS } {
             let folder = path.join(folder);
             DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder).map_err(failed(&folder))?;
         }
         let home = Home { path: path.canonicalize().map_err(failed(path))?, created };
-        for (file, text) in
-            [(home.settings_path(), settings::default_file()), (home.keys_path(), String::new())]
-        {
-            write_new(&file, &text).map_err(failed(&file))?;
+        if !is_installation {
+            let file = home.settings_path();
+            write_new(&file, &settings::default_file()).map_err(failed(&file))?;
         }
+        let file = home.keys_path();
+        write_new(&file, "").map_err(failed(&file))?;
         Ok(home)
     }
 
@@ -155,6 +158,9 @@ const FOLDER_MODE: u32 = 0o750;
 const FOLDERS: &[&str] =
     &["etc", "logs/archives", "queue/ossec", "queue/rids", "queue/ringmaster", "queue/sockets", "var/run"];
 
+/// What an installation does not have by itself.
+const FOLDERS_OF_OURS: &[&str] = &["queue/rids", "queue/ringmaster", "var/run"];
+
 /// Why a home can't be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum HomeError {
@@ -232,6 +238,22 @@ mod tests {
         assert!(!again.created());
         assert_eq!(fs::read_to_string(home.settings_path()).unwrap(), "[stop]\ngrace_seconds = 1\n");
         assert_eq!(fs::read_to_string(home.keys_path()).unwrap(), "001 a any k\n");
+    }
+
+    #[test]
+    fn an_installation_gets_no_litter() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("etc")).unwrap();
+        fs::write(folder.path().join(OSSEC_CONF), "<ossec_config></ossec_config>").unwrap();
+        let home = Home::prepare(folder.path()).unwrap();
+        assert!(!home.settings_path().exists() && home.keys_path().exists());
+        let mut made: Vec<String> = ["", "queue", "var"]
+            .into_iter()
+            .flat_map(|part| fs::read_dir(home.path().join(part)).unwrap())
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        made.sort_unstable();
+        assert_eq!(made, ["etc", "queue", "rids", "ringmaster", "run", "var"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod listen;
 pub mod logging;
 pub mod mail;
 pub mod metrics;
+pub mod ossec_conf;
 pub mod readiness;
 mod rids;
 pub mod run;
@@ -22,6 +23,6 @@ mod sink;
 pub mod totals;
 pub mod tune;
 
-pub use run::run;
+pub use run::{run, run_from};
 #[cfg(feature = "scripted")]
 pub use sink::HandPumpedSinks;

@@ -6,9 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use manager::ConnectionId;
 use uring::{Op, Waker, Wakeup};
+
+use crate::settings::Settings;
 
 /// How many letters wait in one box. Each one names a connection that was overtaken: a thundering herd of agents that
 /// reconnect, of which a shard sees at most some hundreds in a turn.
@@ -49,6 +52,8 @@ pub struct MailReceiver {
 struct Flags {
     keys: AtomicBool,
     stop: AtomicBool,
+    /// The newest that the shard has not taken.
+    settings: ArcSwapOption<Settings>,
 }
 
 /// A box for each of `count` shards.
@@ -91,7 +96,20 @@ impl MailSender {
     }
 }
 
+impl MailSender {
+    /// Leaves settings that the shard takes in its next turn, and wakes it. Ones that it has not taken are forgotten.
+    pub fn send_settings(&self, settings: Arc<Settings>) {
+        self.flags.settings.store(Some(settings));
+        self.waker.wake();
+    }
+}
+
 impl MailReceiver {
+    /// Settings that came since the last call.
+    pub(crate) fn settings(&self) -> Option<Arc<Settings>> {
+        self.flags.settings.swap(None)
+    }
+
     /// The poll that completes when mail has come. To be pushed once, and again whenever it ended.
     pub(crate) fn poll(&self) -> Op {
         self.wakeup.poll()
@@ -132,6 +150,17 @@ mod tests {
         let letters: Vec<Mail> = std::iter::from_fn(|| receiver.next()).collect();
         let closes = [1, 2].map(|slot| Mail::CloseConnection(connection(slot)));
         assert_eq!(letters, [Mail::Keys, Mail::Stop, closes[0], closes[1]]);
+    }
+
+    #[test]
+    fn settings_come_once_and_only_the_newest() {
+        let (sender, receiver) = mailbox().unwrap();
+        assert!(receiver.settings().is_none());
+        for home in ["/a", "/b"] {
+            sender.send_settings(Arc::new(Settings::with_home(home)));
+        }
+        assert_eq!(receiver.settings().map(|settings| settings.home.clone()), Some("/b".into()));
+        assert!(receiver.settings().is_none());
     }
 
     #[test]

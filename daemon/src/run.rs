@@ -23,7 +23,7 @@ use crate::{
     listen::{self, BindError, Bound},
     mail::{self, MailSender},
     metrics::ShardMetrics,
-    settings::{CORES_MAX, Cores, Settings},
+    settings::{CORES_MAX, Cores, Loaded, Settings, Sources},
     shard::{self, ShardError, ShardSpec},
 };
 
@@ -32,7 +32,21 @@ use crate::{
 /// Everything that can be refused is refused before the first shard starts. The caller has started the
 /// [log](crate::logging::start).
 pub fn run(settings: Settings) -> ExitCode {
-    let ended = prepare(settings).and_then(|prepared| {
+    run_to_the_end(settings, None)
+}
+
+/// The same with settings that can be read again: on SIGHUP, or when `ringmaster reload` asks for it.
+pub fn run_from(sources: Sources, loaded: Loaded) -> ExitCode {
+    loaded.remarks.iter().for_each(|remark| warn!("{remark}"));
+    let unused: Vec<&str> = loaded.unused.iter().map(|unused| unused.name.as_str()).collect();
+    if !unused.is_empty() {
+        info!("not used, `ringmaster check` says why: {}", unused.join(", "));
+    }
+    run_to_the_end(loaded.settings, Some(sources))
+}
+
+fn run_to_the_end(settings: Settings, sources: Option<Sources>) -> ExitCode {
+    let ended = prepare(settings, sources).and_then(|prepared| {
         let (plane, _lock) = prepared;
         plane.run().map_err(RunError::Control)
     });
@@ -46,7 +60,7 @@ pub fn run(settings: Settings) -> ExitCode {
 }
 
 /// Does everything that can fail for the operator's sake, then starts the shards.
-fn prepare(settings: Settings) -> Result<(ControlPlane, HomeLock), RunError> {
+fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlPlane, HomeLock), RunError> {
     uring::probe().map_err(RunError::Ring)?;
     let home = Home::prepare(&settings.home).map_err(RunError::Home)?;
     if home.created() {
@@ -55,7 +69,7 @@ fn prepare(settings: Settings) -> Result<(ControlPlane, HomeLock), RunError> {
     let lock = home.lock().map_err(RunError::Home)?;
     // What an earlier run that was killed has left would send others to its addresses.
     let _ = std::fs::remove_file(home.status_path());
-    let settings = Settings { home: home.path().to_owned(), ..settings };
+    home.path().clone_into(&mut settings.home);
     sockets::set_nofile_to_hard();
 
     let cores = cores(&settings.shards.cores)?;
@@ -84,7 +98,6 @@ fn prepare(settings: Settings) -> Result<(ControlPlane, HomeLock), RunError> {
     let Shared { settings, clock, table, senders } = shared;
     let exposition = Exposition::new(clock, metrics.clone(), Arc::clone(&counted));
     let face = Rc::new(Face::new(clock, metrics.clone(), exposition));
-    let stop_grace = settings.stop_grace();
     let plane = ControlPlane {
         clock,
         shards,
@@ -99,7 +112,8 @@ fn prepare(settings: Settings) -> Result<(ControlPlane, HomeLock), RunError> {
         face,
         http,
         status,
-        stop_grace,
+        settings,
+        sources,
     };
     Ok((plane, lock))
 }

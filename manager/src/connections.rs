@@ -50,6 +50,8 @@ pub(crate) struct Connections {
     /// limit of unauthenticated connections.
     unauthenticated: HashMap<IpAddr, u32>,
     unauthenticated_total: u32,
+    /// How many were not authenticated when the settings changed: a limit that was lowered below that closes nobody.
+    unauthenticated_before: u32,
     deadlines: BTreeSet<(Time, u32)>,
 }
 
@@ -158,6 +160,19 @@ impl Connections {
         connection.last_heard = now;
     }
 
+    /// Limits and deadlines are others from now on. Limits are for who comes, deadlines for everyone.
+    pub(crate) fn on_settings(&mut self, settings: &Settings) {
+        self.unauthenticated_before = self.unauthenticated_total;
+        for connection in self.slots.iter_mut().flatten() {
+            let (queued, due) = (connection.queued, connection.due(settings).0);
+            if due < queued {
+                connection.queued = due;
+                self.deadlines.remove(&(queued, connection.id.slot));
+                self.deadlines.insert((due, connection.id.slot));
+            }
+        }
+    }
+
     /// The earliest time at which [`Connections::pop_due`] may have something.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         self.deadlines.first().map(|(time, _)| *time)
@@ -200,7 +215,8 @@ impl Connections {
     /// Asserts what must hold between calls. `settings` must be the ones that every call got.
     pub(crate) fn invariants(&self, settings: &Settings) {
         assert_eq!(self.deadlines.len(), self.held as usize, "one deadline for each connection");
-        assert!(self.unauthenticated_total <= self.held.min(settings.unauthenticated_max), "limits hold");
+        let unauthenticated_max = settings.unauthenticated_max.max(self.unauthenticated_before);
+        assert!(self.unauthenticated_total <= self.held.min(unauthenticated_max), "limits hold");
         // All of them is for simulations; with a fleet connected, asserting would be all that a debug build does.
         if self.held > 64 {
             return;
@@ -319,6 +335,28 @@ mod tests {
         assert_eq!(all.next_timeout(), Some(at(108)), "from when it was last heard");
         assert_eq!(all.pop_due(at(108), &settings), Some((id(0), Due::Silent)));
         all.invariants(&settings);
+    }
+
+    #[test]
+    fn other_settings_are_for_those_who_come_and_their_deadlines_for_all() {
+        let (settings, mut all) = (settings(), Connections::default());
+        all.admit(at(0), id(0), from(1), &settings).unwrap();
+        all.authenticate(id(0), 0);
+        assert_eq!(all.pop_due(at(10), &settings), None);
+        assert_eq!(all.next_timeout(), Some(at(100)));
+        for slot in 1..3 {
+            all.admit(at(20), id(slot), from(2), &settings).unwrap();
+        }
+        let less = Settings { unauthenticated_max: 1, silent_deadline: Duration::from_secs(25), ..settings };
+        all.on_settings(&less);
+        all.invariants(&less);
+        assert_eq!(all.admit(at(20), id(3), from(3), &less), Err(Refusal::Unauthenticated));
+        assert_eq!(all.next_timeout(), Some(at(25)));
+        assert_eq!(all.pop_due(at(25), &less), Some((id(0), Due::Silent)));
+        let more = Settings { silent_deadline: Duration::from_secs(50), ..less };
+        all.on_settings(&more);
+        assert_eq!(all.pop_due(at(25), &more), None);
+        all.invariants(&more);
     }
 
     #[test]

@@ -286,6 +286,18 @@ impl Manager {
         &self.desk.table
     }
 
+    /// The operator changed the settings. Limits are for connections that come from now on, deadlines for all of them;
+    /// how messages are opened and how many connections there may be stays as it was.
+    pub fn on_settings(&mut self, mut settings: Settings) {
+        let running = &mut self.desk.settings;
+        settings.message_bytes_max = running.message_bytes_max;
+        settings.old_format = running.old_format;
+        settings.connections_max = running.connections_max;
+        *running = settings;
+        self.desk.connections.on_settings(&self.desk.settings);
+        self.desk.settle();
+    }
+
     /// What the operator chose.
     pub fn settings(&self) -> &Settings {
         &self.desk.settings

@@ -5,6 +5,7 @@
 
 mod http;
 mod keys;
+mod reload;
 mod retired;
 
 use std::{
@@ -35,6 +36,7 @@ use crate::{
     mail::{Mail, MailSender},
     metrics::ShardMetrics,
     readiness,
+    settings::{Settings, Sources},
     shard::ShardError,
     totals::Totals,
 };
@@ -72,8 +74,10 @@ pub struct ControlPlane {
     pub http: Option<TcpListener>,
     /// What is written to `var/run/ringmaster.json` once all shards listen.
     pub status: Status,
-    /// How long shards may take to hand over what they hold.
-    pub stop_grace: Duration,
+    /// What is in effect.
+    pub settings: Arc<Settings>,
+    /// Where a reload reads; `None` if the settings came from no file.
+    pub sources: Option<Sources>,
 }
 
 /// The file that says where a running program listens.
@@ -144,7 +148,7 @@ impl ControlPlane {
             http::serve(listener, Rc::clone(&self.face)).map_err(ControlError::Io)?;
         }
         let lived = self.until_told(&mut signals).await;
-        notify(NotifyState::Stopping);
+        notify(&[NotifyState::Stopping]);
         self.face.stop();
         let stopped = self.stop().await;
         // A missing file is what the next start wants.
@@ -156,7 +160,7 @@ impl ControlPlane {
         self.shards_listen().await?;
         home::write_whole(&self.status.path, self.status.text.as_bytes()).map_err(ControlError::Io)?;
         info!("{}", self.status.line);
-        notify(NotifyState::Ready);
+        notify(&[NotifyState::Ready]);
 
         let mut conditions = Conditions::new();
         let mut watchdog = Watchdog::asked_for();
@@ -176,7 +180,10 @@ impl ControlPlane {
                     free(self.retired.unused());
                 }
                 () = self.keys.event() => self.keys_if(|_| true).await,
-                _ = signals.hangup.recv() => self.keys_if(|_| true).await,
+                _ = signals.hangup.recv() => {
+                    // What became of it is said, and nobody else asks.
+                    let _ = self.reload().await;
+                }
                 _ = signals.interrupt.recv() => return Ok(()),
                 _ = signals.terminate.recv() => return Ok(()),
             }
@@ -245,7 +252,7 @@ impl ControlPlane {
         for mailer in &self.mailers {
             mailer.send(Mail::Stop).expect("only closes can find a box full");
         }
-        let deadline = Instant::now() + self.stop_grace + STOP_MARGIN;
+        let deadline = Instant::now() + self.settings.stop_grace() + STOP_MARGIN;
         while self.shards.iter().any(|shard| !shard.is_finished()) && Instant::now() < deadline {
             sleep(Duration::from_millis(2)).await;
         }
@@ -309,14 +316,14 @@ impl Watchdog {
 
     fn feed(&mut self) {
         if self.every.is_some_and(|every| self.fed.elapsed() >= every) {
-            notify(NotifyState::Watchdog);
+            notify(&[NotifyState::Watchdog]);
             self.fed = Instant::now();
         }
     }
 }
 
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         error!("NOTIFY_SOCKET: {error}");
     }
 }

@@ -36,14 +36,23 @@ pub fn effective(settings: &Settings, origins: &BTreeMap<String, Origin>) -> Str
     text
 }
 
-/// Dotted key -> value as TOML writes it.
-fn flatten(settings: &Settings) -> BTreeMap<String, String> {
-    fn descend(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, String>) {
+/// Who listens where, by which rules, one line each with where that came from.
+pub fn listeners(settings: &Settings) -> String {
+    let mut text = String::new();
+    for listener in settings.listeners() {
+        writeln!(text, "# listens: {listener}  # {}", listener.origin).expect("a String takes all");
+    }
+    text
+}
+
+/// Dotted key -> value.
+pub(super) fn flatten(settings: &Settings) -> BTreeMap<String, toml::Value> {
+    fn descend(prefix: &str, table: &toml::Table, flat: &mut BTreeMap<String, toml::Value>) {
         for (key, value) in table {
             let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
             match value.as_table() {
                 Some(inner) => descend(&dotted, inner, flat),
-                None => drop(flat.insert(dotted, value.to_string())),
+                None => drop(flat.insert(dotted, value.clone())),
             }
         }
     }
@@ -61,8 +70,21 @@ const FILE_HEAD: &str = "\
 /// What each setting means, in the order of the file.
 const COMMENTS: &[(&str, &str)] = &[
     (
+        "listener",
+        "Listeners with rules of their own, beside listen.addresses if that is set. Each is a table at the end of this file:\n\
+         [[listener]]\n\
+         kind = \"syslog\"                # or \"secure\", for agents\n\
+         address = \"[::]:514\"\n\
+         protocols = [\"udp\", \"tcp\"]    # or one of them; else both for agents, UDP for syslog\n\
+         allowed = [\"10.0.0.0/8\"]       # who may speak; must be there for syslog\n\
+         denied = [\"10.0.0.1\"]          # and who may not, although allowed says so\n\
+         crypto_accept = \"aes\"          # for agents; else agents.crypto_accept\n\
+         proxy_protocol_from = []        # load balancers that send a PROXY protocol header\n\
+         Listeners named in this file take the place of those of etc/ossec.conf.",
+    ),
+    (
         "listen.addresses",
-        "Each address gets UDP and TCP on one port. [::] takes IPv4 too, and becomes 0.0.0.0 where IPv6 is off.\n\
+        "Where agents are listened to. Each address gets UDP and TCP on one port. [::] takes IPv4 too, and becomes 0.0.0.0 where IPv6 is off.\n\
          Port 0: the kernel chooses one; var/run/ringmaster.json says which.",
     ),
     (

@@ -8,15 +8,38 @@ use std::{
 
 use toml::de::{DeTable, DeValue};
 
-use super::Settings;
+use super::{Listener, ListenerError, ListenerKind, Settings, installed::Installed, listener};
+use crate::ossec_conf::{Flag, OSSEC_CONF};
 
-/// The settings of one file, and which of its lines set what.
+/// The settings of a home, and which lines set what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// What is in effect.
     pub settings: Settings,
     /// Dotted key -> where it was set. A key that is missing here has its default.
     pub origins: BTreeMap<String, Origin>,
+    /// What an operator should know, one line each.
+    pub remarks: Vec<String>,
+    /// What the files of an installation say to the C managers and means nothing here.
+    pub unused: Vec<NotUsed>,
+}
+
+/// An option of ossec.conf or internal_options.conf that means nothing here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NotUsed {
+    /// File and line.
+    pub place: String,
+    /// As the file calls it.
+    pub name: String,
+    /// Why.
+    pub because: &'static str,
+}
+
+impl fmt::Display for NotUsed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NotUsed { place, name, because } = self;
+        write!(formatter, "{name} is not used: {because}  # {place}")
+    }
 }
 
 /// Where an effective value came from.
@@ -31,6 +54,10 @@ pub enum Origin {
         /// Counted from 1.
         line: usize,
     },
+    /// The installation that the home is; what tells.
+    Installation(&'static str),
+    /// It is not used: this is in its place.
+    Replaced(String),
 }
 
 impl fmt::Display for Origin {
@@ -38,22 +65,31 @@ impl fmt::Display for Origin {
         match self {
             Origin::CommandLine => formatter.write_str("command line"),
             Origin::File { path, line } => write!(formatter, "{}:{line}", path.display()),
+            Origin::Installation(because) => write!(formatter, "installation: {because}"),
+            Origin::Replaced(by) => write!(formatter, "default, not used: {by} takes its place"),
         }
     }
 }
 
-/// Reads a settings file.
+/// Reads a settings file, over what the installation's own files say if the home is one. Only an installation can be
+/// without the settings file.
 ///
 /// # Errors
-/// When it can't be read, is no TOML, names an unknown setting, or holds a value that can't be used.
+/// When a file can't be read, is no TOML or no ossec.conf, names an unknown setting, or holds a value that can't be used.
 pub fn load(path: &Path, home: &Path) -> Result<Loaded, SettingsError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| SettingsError::Unreadable { path: path.to_owned(), kind: error.kind() })?;
-    parse(&text, path, home)
+    let installed = Installed::read(home)?;
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && installed.found => String::new(),
+        Err(error) => {
+            return Err(SettingsError::Unreadable { path: path.to_owned(), kind: error.kind() });
+        }
+    };
+    parse(&text, path, home, installed)
 }
 
-/// What [`load`] does, with the file's text at hand.
-fn parse(text: &str, path: &Path, home: &Path) -> Result<Loaded, SettingsError> {
+/// What [`load`] does, with the settings file's text at hand.
+fn parse(text: &str, path: &Path, home: &Path, installed: Installed) -> Result<Loaded, SettingsError> {
     let refusal = |error: &toml::de::Error| {
         let at = error.span().map_or(0, |span| span.start);
         // toml's own messages may take several lines (a list of what it expected); ours take one.
@@ -64,17 +100,108 @@ fn parse(text: &str, path: &Path, home: &Path) -> Result<Loaded, SettingsError> 
     let mut positions = BTreeMap::new();
     collect_positions("", document.get_ref(), &mut positions);
 
-    let mut settings: Settings = toml::from_str(text).map_err(|error| refusal(&error))?;
+    let said: Settings = toml::from_str(text).map_err(|error| refusal(&error))?;
+    let mut settings = if installed.found { overlaid(&installed.settings, text) } else { said };
     settings.home = home.to_owned();
-    check_relations(&settings).map_err(|(key, problem)| {
-        SettingsError::refused(path, text, positions.get(key).copied().unwrap_or(0), problem)
-    })?;
+    let mut origins = installed.origins.clone();
+    let line = |at: usize| Place::of(text, at).line;
+    let file = |at: usize| Origin::File { path: path.to_owned(), line: line(at) };
+    origins.extend(positions.iter().map(|(key, at)| (key.clone(), file(*at))));
+    archive_alone(&mut settings, &mut origins, &installed);
+    check_relations(&settings).and_then(|()| check_archives(&settings, &installed)).map_err(
+        |(key, problem)| {
+            SettingsError::refused(path, text, positions.get(key).copied().unwrap_or(0), problem)
+        },
+    )?;
 
-    let origins = positions
-        .into_iter()
-        .map(|(key, at)| (key, Origin::File { path: path.to_owned(), line: Place::of(text, at).line }))
-        .collect();
-    Ok(Loaded { settings, origins })
+    let shown = path.strip_prefix(home).unwrap_or(path).display();
+    let origin = |at: usize| format!("{shown}:{}", line(at));
+    let addresses = positions.get("listen.addresses").map(|at| origin(*at));
+    let tables: Vec<String> =
+        table_positions(document.get_ref(), "listener").into_iter().map(origin).collect();
+    if addresses.is_some() || !tables.is_empty() {
+        if addresses.is_none() {
+            let by = Origin::Replaced(format!("[[listener]] of {shown}"));
+            origins.insert("listen.addresses".to_owned(), by);
+        }
+        settings.listen_on(listener::merged(named(&settings, addresses.as_deref(), &tables))?);
+    } else if let Some(mut listeners) = installed.listeners {
+        if positions.contains_key("agents.crypto_accept") {
+            let secure = listeners.iter_mut().filter(|listener| listener.kind == ListenerKind::Secure);
+            secure.for_each(|listener| listener.crypto_accept = settings.agents.crypto_accept);
+        }
+        settings.listen_on(listener::merged(listeners)?);
+    }
+    let Installed { remarks, unused, .. } = installed;
+    Ok(Loaded { settings, origins, remarks, unused })
+}
+
+/// The settings of an installation with the file's in their place. The file has been read before.
+fn overlaid(installed: &Settings, text: &str) -> Settings {
+    fn put_over(below: &mut toml::Table, above: toml::Table) {
+        for (key, value) in above {
+            match (below.get_mut(&key), value) {
+                (Some(toml::Value::Table(below)), toml::Value::Table(above)) => put_over(below, above),
+                (_, value) => drop(below.insert(key, value)),
+            }
+        }
+    }
+    let mut table = toml::Table::try_from(installed).expect("settings are plain tables");
+    put_over(&mut table, text.parse().expect("the text was read as settings before"));
+    table.try_into().expect("every value was taken before")
+}
+
+/// The listeners that the file names, if it names any.
+fn named(settings: &Settings, addresses: Option<&str>, tables: &[String]) -> Vec<Listener> {
+    let crypto_accept = settings.agents.crypto_accept;
+    let mut listeners = Vec::new();
+    if let Some(origin) = addresses {
+        let secure = |address| Listener { crypto_accept, ..Listener::secure(address, origin) };
+        listeners.extend(settings.listen.addresses.iter().copied().map(secure));
+    }
+    let tables = settings.listener.iter().zip(tables);
+    listeners.extend(tables.map(|(table, origin)| table.listener(crypto_accept, origin.clone())));
+    listeners
+}
+
+/// Where no analysisd writes the archives, what its own switches say counts for ours.
+fn archive_alone(settings: &mut Settings, origins: &mut BTreeMap<String, Origin>, installed: &Installed) {
+    if settings.sink.queue.enabled {
+        return;
+    }
+    let archives = &mut settings.sink.archives;
+    for (key, flag, on) in [
+        ("sink.archives.text", installed.logall, &mut archives.text),
+        ("sink.archives.json", installed.logall_json, &mut archives.json),
+    ] {
+        let said = matches!(origins.get(key), Some(Origin::File { .. }));
+        if let Some(Flag { on: wanted, line }) = flag
+            && !said
+        {
+            *on = wanted;
+            origins.insert(key.to_owned(), Origin::File { path: settings.home.join(OSSEC_CONF), line });
+        }
+    }
+}
+
+/// Two programs must not write one file: each event would be there twice. Returns the key to blame, and the problem.
+fn check_archives(settings: &Settings, installed: &Installed) -> Result<(), (&'static str, String)> {
+    let archives = &settings.sink.archives;
+    for (key, ours, flag, option) in [
+        ("sink.archives.text", archives.text, installed.logall, "logall"),
+        ("sink.archives.json", archives.json, installed.logall_json, "logall_json"),
+    ] {
+        if let Some(Flag { on: true, line }) = flag
+            && ours
+            && settings.sink.queue.enabled
+        {
+            let problem = format!(
+                "{key} is on and analysisd writes the same file ({OSSEC_CONF}:{line}: <{option}>): switch one of them off"
+            );
+            return Err((key, problem));
+        }
+    }
+    Ok(())
 }
 
 /// What no single value can get wrong. Returns the key to blame, and the problem with its cure.
@@ -120,6 +247,14 @@ fn collect_positions(prefix: &str, table: &DeTable<'_>, positions: &mut BTreeMap
     }
 }
 
+/// The byte position of each table of an array.
+fn table_positions(table: &DeTable<'_>, key: &str) -> Vec<usize> {
+    match table.iter().find(|(name, _)| name.get_ref().as_ref() == key).map(|(_, value)| value.get_ref()) {
+        Some(DeValue::Array(tables)) => tables.iter().map(|table| table.span().start).collect(),
+        Some(_) | None => Vec::new(),
+    }
+}
+
 /// Line and column of a byte of a text, both counted from 1; the column in characters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Place {
@@ -138,6 +273,8 @@ impl Place {
 /// Why a settings file can't be used. Displays as one line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum SettingsError {
+    /// The listeners can't be had together.
+    Listeners(ListenerError),
     /// A line says what can't be.
     Refused {
         /// The file.
@@ -146,6 +283,15 @@ pub enum SettingsError {
         line: usize,
         /// Counted from 1, in characters.
         column: usize,
+        /// The value and the cure.
+        problem: String,
+    },
+    /// A line of a file of the installation says what can't be.
+    RefusedLine {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
         /// The value and the cure.
         problem: String,
     },
@@ -167,11 +313,28 @@ impl SettingsError {
 
 impl std::error::Error for SettingsError {}
 
+impl From<ListenerError> for SettingsError {
+    fn from(error: ListenerError) -> SettingsError {
+        SettingsError::Listeners(error)
+    }
+}
+
 impl fmt::Display for SettingsError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SettingsError::Refused { path, line, column, problem } => {
                 write!(formatter, "{}:{line}:{column}: {problem}", path.display())
+            }
+            SettingsError::Listeners(error) => error.fmt(formatter),
+            SettingsError::RefusedLine { path, line, problem } => {
+                write!(formatter, "{}:{line}: {problem}", path.display())
+            }
+            SettingsError::Unreadable { path, kind: io::ErrorKind::PermissionDenied } => {
+                write!(
+                    formatter,
+                    "{}: permission denied; give this user the right to read it",
+                    path.display()
+                )
             }
             SettingsError::Unreadable { path, kind } => {
                 write!(
@@ -188,6 +351,10 @@ impl fmt::Display for SettingsError {
 mod tests {
     use super::*;
     use crate::settings::{Cores, Replay};
+
+    fn parse(text: &str, path: &Path, home: &Path) -> Result<Loaded, SettingsError> {
+        super::parse(text, path, home, Installed::default())
+    }
 
     fn check(text: &str, expected: &str) {
         let outcome = match parse(text, Path::new("r.toml"), Path::new("/home")) {

@@ -1,19 +1,31 @@
 //! The settings: what `etc/ringmaster.toml` may say, its defaults, and where an effective value came from.
 //!
+//! Each source goes over the ones before it: defaults, internal_options.conf, local_internal_options.conf, ossec.conf (these
+//! three only in an installation of OSSEC or Wazuh), ringmaster.toml, the command line.
+//!
 //! The types here are the only list of settings. The written default file and `ringmaster check` are made from them
 //! (`document.rs`), so a setting without a comment or a comment without a setting fails a test.
 
 mod document;
+mod installed;
+mod listener;
 mod load;
+mod reload;
+mod sources;
 mod value;
 
-pub use document::{default_file, effective};
-pub use load::{Loaded, Origin, SettingsError, load};
+pub use document::{default_file, effective, listeners};
+pub use listener::{LISTENERS_MAX, Listener, ListenerError, ListenerKind, ListenerTable, Transports};
+pub use load::{Loaded, NotUsed, Origin, SettingsError, load};
+pub use reload::{Change, Changes, Reload, reload};
+pub use sources::Sources;
 pub use value::{CORES_MAX, Cores, CoresError, listen_address};
 
 use std::{
+    fmt,
     net::{Ipv6Addr, SocketAddr},
     path::PathBuf,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -33,6 +45,11 @@ pub struct Settings {
     /// The folder that everything relative is relative to. Comes from the command line, never from the file.
     #[serde(skip)]
     pub home: PathBuf,
+    /// What is bound, if the files named it; else it follows from `listen` and `listener`.
+    #[serde(skip)]
+    bound: OnceLock<Vec<Listener>>,
+    /// Listeners with rules of their own.
+    pub listener: Vec<ListenerTable>,
     /// Where agents connect to.
     pub listen: Listen,
     /// Threads, cores and their buffers.
@@ -130,6 +147,16 @@ pub enum CryptoAccept {
     Both,
 }
 
+impl fmt::Display for CryptoAccept {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            CryptoAccept::Aes => "aes",
+            CryptoAccept::Blowfish => "blowfish",
+            CryptoAccept::Both => "both",
+        })
+    }
+}
+
 /// What happens to a message whose counter did not grow.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -224,6 +251,27 @@ impl Settings {
     /// The defaults, with this home.
     pub fn with_home(home: impl Into<PathBuf>) -> Settings {
         Settings { home: home.into(), ..Settings::default() }
+    }
+
+    /// What is listened on. Settings that no file was read for have what `listen.addresses` and `listener` say when this is
+    /// called for the first time.
+    pub fn listeners(&self) -> &[Listener] {
+        self.bound.get_or_init(|| listener::unread(self))
+    }
+
+    /// Listens on these.
+    pub(crate) fn listen_on(&mut self, listeners: Vec<Listener>) {
+        self.bound = OnceLock::from(listeners);
+    }
+
+    /// Listens on these addresses for agents and on nothing else.
+    pub(crate) fn listen_only_on(&mut self, addresses: &[SocketAddr], origin: &str) {
+        self.listen.addresses = addresses.to_vec();
+        self.listener.clear();
+        let crypto_accept = self.agents.crypto_accept;
+        let listener =
+            |address: &SocketAddr| Listener { crypto_accept, ..Listener::secure(*address, origin) };
+        self.listen_on(addresses.iter().map(listener).collect());
     }
 
     /// The path of the queue socket: `sink.queue.path` under the home, unless it is absolute.

@@ -21,6 +21,7 @@ mod op_kind;
 mod patience;
 mod pressure;
 mod receive;
+mod reload;
 mod report;
 mod rings;
 mod send;
@@ -245,6 +246,9 @@ impl Shard {
             return;
         }
         self.mail.clear();
+        if let Some(settings) = self.mail.settings() {
+            self.take_settings(settings);
+        }
         while let Some(mail) = self.mail.next() {
             match mail {
                 Mail::CloseConnection(connection) => self.manager.close_mail(connection),

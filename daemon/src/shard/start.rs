@@ -91,7 +91,7 @@ fn listener_state(listener: Listener) -> ListenerState {
 }
 
 /// What of the settings is the manager's.
-fn manager_settings(settings: &Settings) -> manager::Settings {
+pub(super) fn manager_settings(settings: &Settings) -> manager::Settings {
     let agents = &settings.agents;
     let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
     manager::Settings {

@@ -107,12 +107,12 @@ impl Sinks {
         if settings.sink.archives.json {
             sinks.push(Sink::ArchiveJson(Archive::new(settings.archives_json_path())));
         }
-        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let bounds = Bounds {
-            soft_bytes: bytes(settings.sink.soft_bytes),
-            hard_bytes: bytes(settings.sink.hard_bytes),
-        };
-        Sinks { sinks, bounds, clock: LocalClock::new() }
+        Sinks { sinks, bounds: bounds(settings), clock: LocalClock::new() }
+    }
+
+    /// Changes the bounds. What is held beyond them stays.
+    pub(crate) fn bound(&mut self, settings: &Settings) {
+        self.bounds = bounds(settings);
     }
 
     /// How many there are.
@@ -230,6 +230,11 @@ impl Sinks {
             SinkReport { kind, state, counters, held: sink.held(), held_bytes: sink.held_bytes() }
         })
     }
+}
+
+fn bounds(settings: &Settings) -> Bounds {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Bounds { soft_bytes: bytes(settings.sink.soft_bytes), hard_bytes: bytes(settings.sink.hard_bytes) }
 }
 
 /// What one sink says of itself.

@@ -47,7 +47,7 @@ impl Fleet {
     #[must_use]
     pub fn new(settings: &Settings, cores: Vec<usize>) -> Fleet {
         Fleet {
-            addresses: settings.listen.addresses.len() as u64,
+            addresses: settings.listeners().iter().filter(|listener| listener.transports.udp).count() as u64,
             agents: None,
             backlog: settings.listen.backlog.into(),
             buffers: u64::from(settings.shards.datagram_buffers) + u64::from(settings.shards.stream_buffers),

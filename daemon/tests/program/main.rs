@@ -9,6 +9,7 @@ mod agent;
 mod commands;
 mod keys;
 mod program;
+mod reload;
 mod restart;
 mod service;
 mod stall;

@@ -271,6 +271,28 @@ fn crypto_accept_uses_no_counter_up() {
 
 /// A datagram that found the sink full is lost once: its copy is a duplicate, whatever the sink has become.
 #[test]
+fn other_settings_count_for_the_next_message() {
+    let mut bench = Bench::new(Settings::default());
+    let peer = bench.connect(1);
+    assert_eq!(bench.says(peer, "001", b"1:a:one"), Verdict::Event);
+    let wanted = Settings {
+        crypto_accept: CryptoAccept::Aes,
+        connections_max: 1,
+        message_bytes_max: 6_144,
+        ..Settings::default()
+    };
+    bench.manager.on_settings(wanted.clone());
+    assert_eq!(bench.says(peer, "001", b"1:a:two"), dropped(Reason::MethodNotAccepted));
+    let stays = Settings::default();
+    let expected = Settings {
+        connections_max: stays.connections_max,
+        message_bytes_max: stays.message_bytes_max,
+        ..wanted
+    };
+    assert_eq!(*bench.manager.settings(), expected);
+}
+
+#[test]
 fn a_full_sink_uses_the_counter_up_and_answers_control() {
     for replay in [ReplayPolicy::Strict, ReplayPolicy::Window] {
         let mut bench = Bench::new(Settings { replay, ..Settings::default() });

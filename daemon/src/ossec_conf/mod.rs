@@ -1,0 +1,244 @@
+//! ossec.conf and internal_options.conf of an installation, of OSSEC and of Wazuh: what of them concerns the manager.
+//!
+//! What ossec-remoted or wazuh-remoted refuses is refused; what they ignore with a warning is ignored with a remark. The
+//! sections of other daemons are theirs to judge: they are skipped.
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod installation;
+mod internal_options;
+mod markup;
+mod remote;
+
+use std::fmt;
+
+pub(crate) use installation::read_bounded;
+pub use installation::{Installation, OSSEC_CONF};
+pub use internal_options::{INTERNAL_OPTIONS, InternalOptions, LOCAL_INTERNAL_OPTIONS};
+pub use markup::FILE_BYTES_MAX;
+pub use remote::Remote;
+
+use markup::Element;
+
+/// What an ossec.conf says to the manager.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OssecConf {
+    /// Its `<remote>` blocks, in order.
+    pub remotes: Vec<Remote>,
+    /// `<logall>` of `<global>`: whether archives.log is written.
+    pub logall: Option<Flag>,
+    /// `<logall_json>` of `<global>`: whether archives.json is written.
+    pub logall_json: Option<Flag>,
+    /// What is ignored although it is said, each with its line.
+    pub remarks: Vec<Remark>,
+    /// What is understood, and means nothing here.
+    pub unused: Vec<Unused>,
+}
+
+/// A `yes` or `no`, and where it stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Flag {
+    /// Whether it is `yes`.
+    pub on: bool,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+/// Something that an operator should know of a line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Remark {
+    /// Counted from 1.
+    pub line: usize,
+    /// What, and what to do.
+    pub text: String,
+}
+
+/// An option that is understood, and means nothing here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unused {
+    /// Counted from 1.
+    pub line: usize,
+    /// As the file calls it.
+    pub name: String,
+    /// Why it means nothing.
+    pub because: &'static str,
+}
+
+/// Why a file can't be used: the line, and the problem with its cure.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfError {
+    /// Counted from 1.
+    pub line: usize,
+    /// One line, whatever the file says.
+    pub problem: String,
+}
+
+impl std::error::Error for ConfError {}
+
+impl fmt::Display for ConfError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "line {}: {}", self.line, self.problem)
+    }
+}
+
+impl OssecConf {
+    /// Reads a file's bytes.
+    ///
+    /// Source: ossec-hids 4.3.0 `config/config.c`, `ReadConfig` and `read_main_elements`.
+    ///
+    /// # Errors
+    /// When it is no markup, has another root than `<ossec_config>`, or says what can't be of the manager.
+    pub fn parse(bytes: &[u8]) -> Result<OssecConf, ConfError> {
+        let mut conf = OssecConf::default();
+        for root in markup::parse(bytes)? {
+            if root.name != "ossec_config" {
+                let problem = format!("<{}> is no root of this file: use <ossec_config>", shown(&root.name));
+                return Err(ConfError { line: root.line, problem });
+            }
+            for section in root.children {
+                match section.name.as_str() {
+                    "global" => conf.read_global(&section)?,
+                    "remote" => {
+                        let remote = Remote::read(&section, &mut conf)?;
+                        conf.remotes.push(remote);
+                    }
+                    name if SECTIONS.contains(&name) => {}
+                    name => conf.remark(
+                        section.line,
+                        format!("<{}> is no section that OSSEC or Wazuh knows: skipped", shown(name)),
+                    ),
+                }
+            }
+        }
+        Ok(conf)
+    }
+
+    /// What of `<global>` concerns the manager. The rest is analysisd's, monitord's and maild's.
+    fn read_global(&mut self, section: &Element) -> Result<(), ConfError> {
+        for option in &section.children {
+            match option.name.as_str() {
+                "logall" => self.logall = Some(flag(option)?),
+                "logall_json" => self.logall_json = Some(flag(option)?),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is ignored. A file that is wrong all over says so for its first lines.
+    fn remark(&mut self, line: usize, text: String) {
+        if self.remarks.len() < REMARKS_MAX {
+            self.remarks.push(Remark { line, text });
+        }
+    }
+
+    fn unused(&mut self, option: &Element, because: &'static str) {
+        let name = format!("<{}>", option.name);
+        if !self.unused.iter().any(|unused| unused.name == name) {
+            self.unused.push(Unused { line: option.line, name, because });
+        }
+    }
+}
+
+/// How many remarks one file gets.
+const REMARKS_MAX: usize = 50;
+
+/// The sections of other daemons, of OSSEC 4.3.0 and of Wazuh 4.14.
+const SECTIONS: &[&str] = &[
+    "active-response",
+    "agent-key-polling",
+    "agent-upgrade",
+    "agentless",
+    "alerts",
+    "anti_tampering",
+    "auth",
+    "client",
+    "client_buffer",
+    "cluster",
+    "command",
+    "database_output",
+    "email_alerts",
+    "fluent-forward",
+    "gcp-bucket",
+    "gcp-pubsub",
+    "github",
+    "indexer",
+    "integration",
+    "labels",
+    "localfile",
+    "logging",
+    "ms-graph",
+    "office365",
+    "reports",
+    "rootcheck",
+    "rule_test",
+    "rules",
+    "ruleset",
+    "sca",
+    "socket",
+    "syscheck",
+    "syslog_output",
+    "task-manager",
+    "vulnerability-detection",
+    "vulnerability-detector",
+    "wdb",
+    "wodle",
+];
+
+fn flag(option: &Element) -> Result<Flag, ConfError> {
+    let on = match option.text.as_str() {
+        "yes" => true,
+        "no" => false,
+        _ => return Err(wrong(option, "use yes or no")),
+    };
+    Ok(Flag { on, line: option.line })
+}
+
+/// The error of an option whose value can't be used.
+fn wrong(option: &Element, cure: &str) -> ConfError {
+    let problem = format!("<{}>: '{}' can't be used: {cure}", shown(&option.name), shown(&option.text));
+    ConfError { line: option.line, problem }
+}
+
+/// A text of the file as a line of ours may show it: short, and without control characters.
+fn shown(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    let cut: String = text.chars().take(CHARACTERS_MAX).collect();
+    let dots = if cut.len() < text.len() { "..." } else { "" };
+    format!("{}{dots}", codec::Escaped(cut.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_roots_and_the_sections_of_others() {
+        let text = "<ossec_config>\n<global>\n<logall>yes</logall>\n<email_notification>maybe</email_notification>\n\
+            </global>\n<syscheck><frequency>x</frequency></syscheck>\n</ossec_config>\n\n<ossec_config>\n<global>\n\
+            <logall_json>no</logall_json></global>\n<rules><include>a.xml</include></rules><new-thing>1</new-thing>\n\
+            <remote><connection>secure</connection></remote>\n</ossec_config>\n";
+        let conf = OssecConf::parse(text.as_bytes()).unwrap();
+        assert_eq!(conf.logall, Some(Flag { on: true, line: 3 }));
+        assert_eq!(conf.logall_json, Some(Flag { on: false, line: 11 }));
+        assert_eq!(conf.remotes.len(), 1);
+        assert_eq!(conf.remotes[0].line, 13);
+        let remark = "<new-thing> is no section that OSSEC or Wazuh knows: skipped".to_owned();
+        assert_eq!(conf.remarks, [Remark { line: 12, text: remark }]);
+    }
+
+    #[test]
+    fn refused() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(OssecConf::parse(text.as_bytes()).unwrap_err().to_string(), expected, "{text}");
+        };
+        check(
+            "\n<agent_config></agent_config>",
+            "line 2: <agent_config> is no root of this file: use <ossec_config>",
+        );
+        check(
+            "<ossec_config><global><logall>\u{202e}ja</logall></global></ossec_config>",
+            "line 1: <logall>: '\\u{202e}ja' can't be used: use yes or no",
+        );
+    }
+}

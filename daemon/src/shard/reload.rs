@@ -1,0 +1,16 @@
+//! New settings, between two turns.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::start::manager_settings;
+use crate::settings::Settings;
+
+impl Shard {
+    /// Takes what can change while a shard runs: [`crate::settings::reload`] has left everything else as it was.
+    pub(super) fn take_settings(&mut self, settings: Arc<Settings>) {
+        self.manager.on_settings(manager_settings(&settings));
+        self.sinks.bound(&settings);
+        self.settings = settings;
+    }
+}
