@@ -10,12 +10,13 @@ const FILE_LINES_MAX: usize = 600;
 /// Who may use whom, as docs/ARCHITECTURE.md draws it. Dependencies of tests alone are free.
 fn allowed(user: &str) -> &'static [&'static str] {
     match user {
-        "codec" | "uring" => &[],
-        "manager" | "agent" | "broker" => &["codec"],
+        "codec" | "uring" | "spool" => &[],
+        "manager" => &["codec"],
+        "agent" | "broker" => &["codec", "spool"],
         "daemon" => &["manager", "uring", "codec"],
         "loadgen" => &["agent", "uring", "codec", "daemon"],
         "bench" => &["codec", "manager", "agent", "uring"],
-        "tests" => &["codec", "uring", "manager", "agent", "daemon", "broker", "loadgen", "bench"],
+        "tests" => &["codec", "uring", "spool", "manager", "agent", "daemon", "broker", "loadgen", "bench"],
         _ => panic!("{user} is not in the list: draw its place in docs/ARCHITECTURE.md and add it here"),
     }
 }
