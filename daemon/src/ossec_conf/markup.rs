@@ -270,6 +270,8 @@ mod tests {
         let long = [&b"<a>"[..], &b"x".repeat(8_193), b"</a>"].concat();
         check(&long, "line 1: <a> holds more than 8192 bytes");
         check(&b" ".repeat(FILE_BYTES_MAX + 1), "line 1: more than 8 MiB: no ossec.conf is as long");
+        check(&b"<!-->".repeat(50_000), "");
+        check(&b"&\\<".repeat(50_000), "");
         check(b"</a>", "line 1: ill-formed document: close tag `</a>` does not match any open tag: mend it");
     }
 }

@@ -10,7 +10,7 @@ mod internal_options;
 mod markup;
 mod remote;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 pub(crate) use installation::read_bounded;
 pub use installation::{Installation, OSSEC_CONF};
@@ -18,6 +18,7 @@ pub use internal_options::{INTERNAL_OPTIONS, InternalOptions, LOCAL_INTERNAL_OPT
 pub use markup::FILE_BYTES_MAX;
 pub use remote::Remote;
 
+use crate::settings::SILENCE_DEADLINE_SECONDS;
 use markup::Element;
 
 /// What an ossec.conf says to the manager.
@@ -29,6 +30,8 @@ pub struct OssecConf {
     pub logall: Option<Flag>,
     /// `<logall_json>` of `<global>`: whether archives.json is written.
     pub logall_json: Option<Flag>,
+    /// `<agents_disconnection_time>` of `<global>`, which only Wazuh knows: the silence after which an agent counts as gone.
+    pub disconnection: Option<Seconds>,
     /// What is ignored although it is said, each with its line.
     pub remarks: Vec<Remark>,
     /// What is understood, and means nothing here.
@@ -40,6 +43,15 @@ pub struct OssecConf {
 pub struct Flag {
     /// Whether it is `yes`.
     pub on: bool,
+    /// Counted from 1.
+    pub line: usize,
+}
+
+/// A time, and where it stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Seconds {
+    /// How long, within what `agents.silence_deadline_seconds` may be.
+    pub seconds: u32,
     /// Counted from 1.
     pub line: usize,
 }
@@ -117,6 +129,7 @@ impl OssecConf {
     fn read_global(&mut self, section: &Element) -> Result<(), ConfError> {
         for option in &section.children {
             match option.name.as_str() {
+                "agents_disconnection_time" => self.disconnection = Some(time(option)?),
                 "logall" => self.logall = Some(flag(option)?),
                 "logall_json" => self.logall_json = Some(flag(option)?),
                 _ => {}
@@ -194,6 +207,30 @@ fn flag(option: &Element) -> Result<Flag, ConfError> {
     Ok(Flag { on, line: option.line })
 }
 
+/// A number of seconds, or of what its last letter says. What is beyond our bounds counts as the bound.
+///
+/// Source: wazuh v4.14.7 `shared/string_op.c`, `w_parse_time`.
+fn time(option: &Element) -> Result<Seconds, ConfError> {
+    let digits = option.text.trim_end_matches(|last: char| !last.is_ascii_digit());
+    let unit = match &option.text[digits.len()..] {
+        "" | "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(86_400),
+        "w" => Some(604_800),
+        _ => None,
+    };
+    match (digits.parse::<u64>(), unit) {
+        (Ok(count @ 1..), Some(unit)) => {
+            let Range { start, end } = SILENCE_DEADLINE_SECONDS;
+            let seconds = count.saturating_mul(unit).clamp(start, end - 1);
+            let seconds = u32::try_from(seconds).expect("the bounds fit 32 bits");
+            Ok(Seconds { seconds, line: option.line })
+        }
+        (Ok(_) | Err(_), _) => Err(wrong(option, "use a time such as 900 or 15m")),
+    }
+}
+
 /// The error of an option whose value can't be used.
 fn wrong(option: &Element, cure: &str) -> ConfError {
     let problem = format!("<{}>: '{}' can't be used: {cure}", shown(&option.name), shown(&option.text));
@@ -225,6 +262,30 @@ mod tests {
         assert_eq!(conf.remotes[0].line, 13);
         let remark = "<new-thing> is no section that OSSEC or Wazuh knows: skipped".to_owned();
         assert_eq!(conf.remarks, [Remark { line: 12, text: remark }]);
+    }
+
+    #[test]
+    fn times() {
+        let check = |text: &str, expected: Option<u32>| {
+            let option = format!("<agents_disconnection_time>{text}</agents_disconnection_time>");
+            let conf = OssecConf::parse(
+                format!("<ossec_config><global>{option}</global></ossec_config>").as_bytes(),
+            );
+            let seconds = conf.ok().and_then(|conf| conf.disconnection).map(|time| time.seconds);
+            assert_eq!(seconds, expected, "{text}");
+        };
+        check("900", Some(900));
+        check("20s", Some(20));
+        check("15m", Some(900));
+        check("2h", Some(7_200));
+        check("1d", Some(86_400));
+        check("1w", Some(604_800));
+        check("1", Some(10));
+        check("3000w", Some(604_800));
+        check("18446744073709551615w", Some(604_800));
+        for text in ["", "0", "-1", "m", "1 m", "1mm", "1y", "1.5m", "99999999999999999999"] {
+            check(text, None);
+        }
     }
 
     #[test]

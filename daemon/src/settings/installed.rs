@@ -10,7 +10,7 @@ use std::{
 use super::{CryptoAccept, Listener, ListenerKind, NotUsed, Origin, Settings, SettingsError};
 use crate::ossec_conf::{
     ConfError, FILE_BYTES_MAX, Flag, INTERNAL_OPTIONS, Installation, InternalOptions, LOCAL_INTERNAL_OPTIONS,
-    OSSEC_CONF, OssecConf, Remark, Unused, read_bounded,
+    OSSEC_CONF, OssecConf, Remark, Seconds, Unused, read_bounded,
 };
 
 /// The settings that ringmaster.toml starts from.
@@ -70,6 +70,10 @@ impl Installed {
         let product = installation.product;
         self.logall = conf.logall;
         self.logall_json = conf.logall_json;
+        if let Some(Seconds { seconds, line }) = conf.disconnection {
+            self.settings.agents.silence_deadline_seconds = seconds;
+            self.set("agents.silence_deadline_seconds", Origin::File { path: home.join(OSSEC_CONF), line });
+        }
         self.note(OSSEC_CONF, &conf.remarks, &conf.unused);
         self.note(OSSEC_CONF, &conf.listener_remarks(product), &[]);
         if conf.remotes.is_empty() {

@@ -24,6 +24,7 @@ pub use value::{CORES_MAX, Cores, CoresError, listen_address};
 use std::{
     fmt,
     net::{Ipv6Addr, SocketAddr},
+    ops::Range,
     path::PathBuf,
     sync::OnceLock,
     time::Duration,
@@ -37,6 +38,9 @@ use value::{
 
 /// The port of the agent channel in OSSEC and in Wazuh.
 pub const AGENT_PORT: u16 = 1514;
+
+/// What `agents.silence_deadline_seconds` may be.
+pub const SILENCE_DEADLINE_SECONDS: Range<u64> = 10..604_801;
 
 /// Everything that `ringmaster` can be told, past the edge: parsed, in range, defaults filled in.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -124,7 +128,9 @@ pub struct Agents {
     #[serde(deserialize_with = "within_u32::<_, 1, 1_000_000>")]
     pub unauthenticated_per_address_max: u32,
     /// An authenticated TCP connection that says nothing for this long is closed.
-    #[serde(deserialize_with = "within_u32::<_, 10, 604_800>")]
+    #[serde(
+        deserialize_with = "within_u32::<_, { SILENCE_DEADLINE_SECONDS.start }, { SILENCE_DEADLINE_SECONDS.end - 1 }>"
+    )]
     pub silence_deadline_seconds: u32,
     /// How often an agent that feels back-pressure gets an acknowledgement it did not ask for.
     #[serde(deserialize_with = "within_u32::<_, 1, 3_600>")]

@@ -119,6 +119,7 @@ fn a_wazuh_installation_as_found() {
         &[
             "listen.addresses = [\"[::]:1514\"]  # default, not used: <remote> of etc/ossec.conf takes its place",
             "agents.replay = \"off\"  # etc/internal_options.conf:1",
+            "agents.silence_deadline_seconds = 600  # etc/ossec.conf:8",
             "sink.queue.enabled = true  # installation: bin/wazuh-control is there",
             "sink.queue.path = \"queue/sockets/queue\"  # installation: bin/wazuh-control is there",
             "sink.queue.product = \"wazuh\"  # installation: bin/wazuh-control is there",
