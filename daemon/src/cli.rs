@@ -3,17 +3,23 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     home::Home,
     keys_command::{self, NewAgent},
     logging, run,
+    service::{
+        as_remoted::{Invocation, Wanted, program_name},
+        pages,
+    },
     settings::{self, Cores, Loaded, Origin, Settings, Sources, listen_address},
     tune::{self, Fleet, KNOBS},
 };
@@ -49,6 +55,17 @@ enum Command {
     /// Look at what of the host decides about speed and loss.
     #[command(subcommand)]
     Tune(TuneCommand),
+    /// Print the completions of a shell: bash, zsh, fish, elvish or powershell.
+    Completions {
+        /// Which.
+        shell: Shell,
+    },
+    /// Print this program's man page (`ringmaster man | man -l -`), or write one for each command.
+    Man {
+        /// The folder to write them to; made if it is missing.
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,9 +103,20 @@ enum TuneCommand {
 
 /// The whole program: reads the command line, does what it says.
 pub fn main() -> ExitCode {
+    if let Some(invocation) = Invocation::of(std::env::args_os().collect()) {
+        return invocation
+            .map_err(Refusal::from)
+            .and_then(|invocation| as_remoted(&invocation))
+            .unwrap_or_else(|refusal| {
+                eprintln!("{}: {refusal}", program_name());
+                ExitCode::FAILURE
+            });
+    }
     let arguments = Arguments::parse();
     let outcome = match &arguments.command {
         None | Some(Command::Run) => start(&arguments),
+        Some(Command::Completions { shell }) => completions(*shell),
+        Some(Command::Man { to }) => man(to.as_deref()),
         Some(Command::Check) => check(&arguments),
         Some(Command::Keys(command)) => keys(&arguments, command),
         Some(Command::Tune(command)) => tune(&arguments, command),
@@ -98,9 +126,23 @@ pub fn main() -> ExitCode {
         match arguments.command {
             // Its status 1 says that it has looked.
             Some(Command::Tune(_)) => ExitCode::from(2),
-            None | Some(Command::Run | Command::Check | Command::Keys(_)) => ExitCode::FAILURE,
+            None
+            | Some(
+                Command::Run
+                | Command::Check
+                | Command::Completions { .. }
+                | Command::Keys(_)
+                | Command::Man { .. },
+            ) => ExitCode::FAILURE,
         }
     })
+}
+
+impl Arguments {
+    /// No more than a home.
+    fn of_home(home: &Path) -> Arguments {
+        Arguments { home: home.to_owned(), cores: None, listen: Vec::new(), command: None }
+    }
 }
 
 /// One line for the operator.
@@ -122,8 +164,47 @@ fn start(arguments: &Arguments) -> Result<ExitCode, Refusal> {
     let home = Home::prepare(&arguments.home)?;
     let sources = arguments.sources(home.settings_path(), home.path());
     let loaded = sources.load()?;
-    logging::start();
+    logging::start_in(home.path(), &loaded.settings.log, program_name(), false);
     Ok(run::run_from(sources, loaded))
+}
+
+/// What the C program does under its name.
+fn as_remoted(invocation: &Invocation) -> Result<ExitCode, Refusal> {
+    let home = match invocation.wanted() {
+        Wanted::Test => Home::existing(&invocation.home)?,
+        Wanted::Background | Wanted::Foreground => Home::prepare(&invocation.home)?,
+    };
+    let sources = Arguments::of_home(home.path()).sources(home.settings_path(), home.path());
+    let mut loaded = sources.load()?;
+    invocation.take_the_place(&mut loaded.settings);
+    match invocation.wanted() {
+        Wanted::Test => Ok(ExitCode::SUCCESS),
+        Wanted::Background => Ok(invocation.background(&home)?),
+        Wanted::Foreground => {
+            invocation.leave_terminal(&home)?;
+            logging::start_in(home.path(), &loaded.settings.log, &invocation.program, invocation.debug());
+            Ok(run::run_from(sources, loaded))
+        }
+    }
+}
+
+fn completions(shell: Shell) -> Result<ExitCode, Refusal> {
+    let mut text = Vec::new();
+    pages::write_completions(Arguments::command(), shell, &mut text);
+    std::io::stdout().write_all(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(to: Option<&Path>) -> Result<ExitCode, Refusal> {
+    match to {
+        None => pages::write_man_page(Arguments::command(), &mut std::io::stdout())?,
+        Some(folder) => {
+            for page in pages::write_man_pages(Arguments::command(), folder)? {
+                println!("{}", page.display());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn check(arguments: &Arguments) -> Result<ExitCode, Refusal> {
@@ -207,7 +288,6 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -9,17 +9,19 @@
 //! queue/ringmaster/counters      counters of all agents, written each second
 //! var/run/ringmaster.json        pid and addresses of the running program
 //! var/run/ringmaster.lock        held while it runs
+//! var/run/ringmaster-<pid>.pid   for scripts
+//! logs/ossec.log                 what the program says
 //! ```
 
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use crate::{ossec_conf::OSSEC_CONF, settings};
 
@@ -43,17 +45,23 @@ impl Home {
         };
         let created = !path.exists();
         let is_installation = path.join(OSSEC_CONF).exists();
+        let owner = owner(path);
+        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path).map_err(failed(path))?;
         for folder in if is_installation { FOLDERS_OF_OURS } else { FOLDERS } {
             let folder = path.join(folder);
-            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder).map_err(failed(&folder))?;
+            match DirBuilder::new().mode(FOLDER_MODE).create(&folder) {
+                Ok(()) => give(&folder, owner).map_err(failed(&folder))?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(&folder)(error)),
+            }
         }
         let home = Home { path: path.canonicalize().map_err(failed(path))?, created };
         if !is_installation {
             let file = home.settings_path();
-            write_new(&file, &settings::default_file()).map_err(failed(&file))?;
+            write_new(&file, &settings::default_file(), owner).map_err(failed(&file))?;
         }
         let file = home.keys_path();
-        write_new(&file, "").map_err(failed(&file))?;
+        write_new(&file, "", owner).map_err(failed(&file))?;
         Ok(home)
     }
 
@@ -98,6 +106,27 @@ impl Home {
         self.path.join("var/run/ringmaster.lock")
     }
 
+    /// Where pid files are.
+    pub fn run_folder(&self) -> PathBuf {
+        self.path.join("var/run")
+    }
+
+    /// Whether another process has the home, as [`Home::lock`] would find. Makes and changes nothing.
+    ///
+    /// # Errors
+    /// When one has it.
+    pub fn is_free(&self) -> Result<(), HomeError> {
+        // Root may ask before it gives up its rights: nothing that somebody has put there is waited for or followed.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(self.lock_path()) else {
+            return Ok(());
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.taken(&file)),
+        }
+    }
+
     /// Takes the home for this process, until the lock is dropped or the process ends in any way.
     ///
     /// # Errors
@@ -115,13 +144,19 @@ impl Home {
             .open(&path)
             .map_err(failed)?;
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            file.read_to_string(&mut holder).map_err(failed)?;
-            return Err(HomeError::Taken { path: self.path.clone(), holder: holder.trim().parse().ok() });
+            return Err(self.taken(&file));
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(HomeLock { _file: file })
+    }
+
+    fn taken(&self, lock: &File) -> HomeError {
+        const PID_BYTES_MAX: u64 = 16;
+        let mut holder = String::new();
+        // Without it the refusal says that the holder is unknown.
+        let _ = lock.take(PID_BYTES_MAX).read_to_string(&mut holder);
+        HomeError::Taken { path: self.path.clone(), holder: holder.trim().parse().ok() }
     }
 }
 
@@ -143,11 +178,34 @@ pub fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     fs::rename(&beside, path)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+fn write_new(path: &Path, text: &str, owner: Option<Owner>) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
-        Ok(mut file) => file.write_all(text.as_bytes()),
+        Ok(mut file) => {
+            file.write_all(text.as_bytes())?;
+            give(path, owner)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// User and group.
+type Owner = (u32, u32);
+
+/// To whom root gives what it makes in a home: the owner of queue/rids, who will write there, or of the home itself.
+/// Anybody else keeps it.
+fn owner(home: &Path) -> Option<Owner> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let metadata = fs::metadata(home.join("queue/rids")).or_else(|_| fs::metadata(home)).ok()?;
+    Some((metadata.uid(), metadata.gid()))
+}
+
+fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
+    match owner {
+        None => Ok(()),
+        Some((user, group)) => lchown(path, Some(user), Some(group)),
     }
 }
 
@@ -155,11 +213,22 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
 pub(crate) const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
-const FOLDERS: &[&str] =
-    &["etc", "logs/archives", "queue/ossec", "queue/rids", "queue/ringmaster", "queue/sockets", "var/run"];
+/// Each after the one that it is in.
+const FOLDERS: &[&str] = &[
+    "etc",
+    "logs",
+    "logs/archives",
+    "queue",
+    "queue/ossec",
+    "queue/rids",
+    "queue/ringmaster",
+    "queue/sockets",
+    "var",
+    "var/run",
+];
 
 /// What an installation does not have by itself.
-const FOLDERS_OF_OURS: &[&str] = &["queue/rids", "queue/ringmaster", "var/run"];
+const FOLDERS_OF_OURS: &[&str] = &["etc", "queue", "queue/rids", "queue/ringmaster", "var", "var/run"];
 
 /// Why a home can't be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -261,12 +330,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::prepare(folder.path()).unwrap();
         let lock = home.lock().unwrap();
-        let refusal = home.lock().unwrap_err();
-        assert_eq!(
-            refusal,
-            HomeError::Taken { path: home.path().to_owned(), holder: Some(std::process::id()) }
-        );
+        let taken = HomeError::Taken { path: home.path().to_owned(), holder: Some(std::process::id()) };
+        assert_eq!(home.is_free(), Err(taken.clone()));
+        assert_eq!(home.lock().unwrap_err(), taken);
         drop(lock);
+        assert_eq!(home.is_free(), Ok(()));
         drop(home.lock().unwrap());
     }
 

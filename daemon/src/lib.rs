@@ -17,6 +17,7 @@ pub mod ossec_conf;
 pub mod readiness;
 mod rids;
 pub mod run;
+pub mod service;
 pub mod settings;
 pub mod shard;
 mod sink;

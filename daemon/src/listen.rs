@@ -185,6 +185,15 @@ pub enum Transport {
     Udp,
 }
 
+impl fmt::Display for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Transport::Tcp => "TCP",
+            Transport::Udp => "UDP",
+        })
+    }
+}
+
 /// Why an address can't be listened on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BindError {
@@ -211,11 +220,7 @@ impl std::error::Error for BindError {}
 
 impl fmt::Display for BindError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = match self.transport {
-            Transport::Tcp => "TCP",
-            Transport::Udp => "UDP",
-        };
-        write!(formatter, "can't listen on {} ({transport}): ", self.address)?;
+        write!(formatter, "can't listen on {} ({}): ", self.address, self.transport)?;
         match Errno::from_raw_os_error(self.errno) {
             Errno::ADDRINUSE => write!(
                 formatter,

@@ -23,6 +23,7 @@ use crate::{
     listen::{self, BindError, Bound},
     mail::{self, MailSender},
     metrics::ShardMetrics,
+    service::{self, Identity, PidFile, PrivilegeError, Remoted, as_remoted::program_name},
     settings::{CORES_MAX, Cores, Loaded, Settings, Sources},
     shard::{self, ShardError, ShardSpec},
 };
@@ -47,7 +48,7 @@ pub fn run_from(sources: Sources, loaded: Loaded) -> ExitCode {
 
 fn run_to_the_end(settings: Settings, sources: Option<Sources>) -> ExitCode {
     let ended = prepare(settings, sources).and_then(|prepared| {
-        let (plane, _lock) = prepared;
+        let (plane, _held) = prepared;
         plane.run().map_err(RunError::Control)
     });
     match ended {
@@ -59,23 +60,36 @@ fn run_to_the_end(settings: Settings, sources: Option<Sources>) -> ExitCode {
     }
 }
 
+/// What the program has on its home, until it ends.
+struct Held {
+    _lock: HomeLock,
+    _pid: PidFile,
+}
+
 /// Does everything that can fail for the operator's sake, then starts the shards.
-fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlPlane, HomeLock), RunError> {
+fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlPlane, Held), RunError> {
     uring::probe().map_err(RunError::Ring)?;
     let home = Home::prepare(&settings.home).map_err(RunError::Home)?;
+    info!("Started (pid: {}).", std::process::id());
     if home.created() {
         info!("made a new home: {}", home.path().display());
     }
-    let lock = home.lock().map_err(RunError::Home)?;
-    // What an earlier run that was killed has left would send others to its addresses.
-    let _ = std::fs::remove_file(home.status_path());
+    home.is_free().map_err(RunError::Home)?;
+    if let Some(remoted) = service::running_remoted(&home.run_folder()) {
+        return Err(RunError::Remoted(remoted));
+    }
     home.path().clone_into(&mut settings.home);
+    service::raise_limits();
     sockets::set_nofile_to_hard();
 
     let cores = cores(&settings.shards.cores)?;
     let mut bound = listen::bind(&settings.listen, cores.len()).map_err(RunError::Listen)?;
     let http = settings.metrics.address.map(metrics_listener).transpose()?;
     bound.remarks.drain(..).for_each(|remark| warn!("{remark}"));
+    give_up_rights(&settings, &home)?;
+    // Again, as whom the shards will ask: the host may allow rings to some users only.
+    uring::probe().map_err(RunError::Ring)?;
+    let held = hold(&home)?;
 
     let in_home = |part: &'static str| move |error: io::Error| RunError::Home(home_error(part, &error));
     let (keys, file) = KeySource::open(&home.keys_path()).map_err(in_home("etc/client.keys"))?;
@@ -115,7 +129,39 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
         settings,
         sources,
     };
-    Ok((plane, lock))
+    Ok((plane, held))
+}
+
+/// Everything is bound: from here on the program is the installation's user, has no capability, and opens no file elsewhere.
+/// Threads are started after this, so all of them are held to it.
+fn give_up_rights(settings: &Settings, home: &Home) -> Result<(), RunError> {
+    let rights = RunError::Privileges;
+    let identity = Identity::of(&settings.run, home).map_err(rights)?;
+    if let Some(identity) = identity {
+        service::give_to(identity, home).map_err(|error| rights(PrivilegeError::Files(error)))?;
+        service::drop_to(identity).map_err(rights)?;
+        info!("runs as {identity}, without capabilities");
+    } else if rustix::process::geteuid().is_root() {
+        warn!("runs as root: give queue/rids to the user who should run it, or name one in run.user");
+    }
+    service::no_new_privileges().map_err(|error| rights(PrivilegeError::Files(error)))?;
+    if settings.run.landlock {
+        match service::confine(home.path()) {
+            Ok(confinement) => info!("{confinement}"),
+            Err(error) => warn!("Landlock: {error}; files are guarded by their permissions alone"),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the home, as the user who runs the program: what is made here is that user's.
+fn hold(home: &Home) -> Result<Held, RunError> {
+    let lock = home.lock().map_err(RunError::Home)?;
+    // What an earlier run that was killed has left would send others to its addresses.
+    let _ = std::fs::remove_file(home.status_path());
+    let pid = PidFile::create(&home.run_folder(), program_name())
+        .map_err(|error| RunError::Home(home_error("var/run", &error)))?;
+    Ok(Held { _lock: lock, _pid: pid })
 }
 
 /// What every shard gets a share of.
@@ -225,6 +271,10 @@ pub enum RunError {
         /// What the kernel said.
         kind: io::ErrorKind,
     },
+    /// It can't have the rights that it should have.
+    Privileges(PrivilegeError),
+    /// The C manager runs here.
+    Remoted(Remoted),
     /// The host can't run the rings.
     Ring(Unsupported),
     /// The process can't have what a thread needs.
@@ -248,6 +298,8 @@ impl fmt::Display for RunError {
                 formatter,
                 "can't serve metrics on {address}: {kind}; change metrics.address, or \"none\" for no metrics"
             ),
+            RunError::Privileges(error) => error.fmt(formatter),
+            RunError::Remoted(remoted) => remoted.fmt(formatter),
             RunError::Ring(unsupported) => unsupported.fmt(formatter),
             RunError::Thread(error) => {
                 write!(formatter, "no thread or descriptor is left ({error}): raise the limits")

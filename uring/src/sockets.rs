@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::enter::errno;
 
@@ -38,6 +38,33 @@ pub fn udp_socket(settings: &UdpSettings) -> io::Result<UdpSocket> {
     set_option(&socket, libc::SO_RXQ_OVFL, 1)?;
     socket.bind(&settings.address.into())?;
     Ok(socket.into())
+}
+
+/// Gives a bound UDP socket that somebody else has made what [`udp_socket`] gives its own: drops told with each datagram, and
+/// as much of the receive buffer as is allowed, if that is more than it has.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn adopt_udp_socket(socket: &UdpSocket, receive_buffer_bytes: usize) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    // The kernel tells twice what it was asked for.
+    if socket.recv_buffer_size()? / 2 < receive_buffer_bytes {
+        self::receive_buffer(&socket, receive_buffer_bytes)?;
+    }
+    Ok(set_option(&socket, libc::SO_RXQ_OVFL, 1)?)
+}
+
+/// Gives a listener that somebody else has made what [`tcp_listener`] gives its own.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn adopt_tcp_listener(listener: &std::net::TcpListener, backlog: u16) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_keepalive(true)?;
+    socket.listen(i32::from(backlog))
 }
 
 /// Bytes of a socket's receive buffer, as the kernel granted them (it counts its own overhead: twice what was asked).

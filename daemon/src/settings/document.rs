@@ -169,6 +169,23 @@ const COMMENTS: &[(&str, &str)] = &[
          sends in the second that may not have been written.",
     ),
     ("stop.grace_seconds", "How long SIGTERM waits for the sinks to take what is held."),
+    (
+        "run.user",
+        "The user that root becomes once all addresses are bound: \"auto\" is the owner of queue/rids (ossecr in OSSEC, wazuh\n\
+         in Wazuh), \"as-started\" nobody else; or a name or number.",
+    ),
+    ("run.group", "The group: \"auto\" is that of queue/rids, or the named user's own."),
+    (
+        "run.landlock",
+        "Whether the kernel is asked to hold the program to its home: etc/ is read; queue/, logs/, var/ and etc/shared/ are\n\
+         written; no other file is opened, and no further TCP port. Where the kernel can't, the log says so.",
+    ),
+    ("log.file", "Whether the program's own lines are appended to logs/ossec.log in OSSEC's form."),
+    (
+        "log.format",
+        "Their form on standard error: \"text\", \"json\", \"journal\" (systemd's priorities), or \"auto\": the journal's if\n\
+         systemd has connected standard error to it, else text.",
+    ),
 ];
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod installed;
 mod listener;
 mod load;
 mod reload;
+mod service;
 mod sources;
 mod value;
 
@@ -18,6 +19,7 @@ pub use document::{default_file, effective, listeners};
 pub use listener::{LISTENERS_MAX, Listener, ListenerError, ListenerKind, ListenerTable, Transports};
 pub use load::{Loaded, NotUsed, Origin, SettingsError, load};
 pub use reload::{Change, Changes, Reload, reload};
+pub use service::{Account, Log, LogFormat, Run};
 pub use sources::Sources;
 pub use value::{CORES_MAX, Cores, CoresError, listen_address};
 
@@ -68,6 +70,10 @@ pub struct Settings {
     pub counters: Counters,
     /// How the program ends.
     pub stop: Stop,
+    /// Whose rights the program has.
+    pub run: Run,
+    /// Where the program's own lines go.
+    pub log: Log,
 }
 
 /// `[listen]`: addresses and socket options of the agent channel.

@@ -7,10 +7,12 @@
 
 mod agent;
 mod commands;
+mod in_place;
 mod keys;
 mod program;
 mod reload;
 mod restart;
+mod rights;
 mod service;
 mod stall;
 mod traffic;

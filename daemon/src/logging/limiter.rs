@@ -1,21 +1,6 @@
-//! What the program says, on standard error: one line a fact, and at most one line a minute for what peers can cause.
+//! Conditions that repeat, said once an interval.
 
-use std::{collections::BTreeMap, io, time::Duration};
-
-use tracing::level_filters::LevelFilter;
-
-/// Sends the program's lines to standard error. Call once, before anything is said.
-///
-/// # Panics
-/// When it is called twice.
-pub fn start() {
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .with_target(false)
-        .with_max_level(LevelFilter::INFO)
-        .init();
-}
+use std::{collections::BTreeMap, time::Duration};
 
 /// Conditions that peers cause: each says at most one line an interval, with the count since its last line.
 ///
