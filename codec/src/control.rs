@@ -17,7 +17,7 @@ mod merged;
 mod to_agent;
 
 pub use from_agent::{FromAgent, startup};
-pub use keep_alive::{KeepAlive, Label, Labels, keep_alive};
+pub use keep_alive::{KeepAlive, Label, Labels, keep_alive, keep_alive_without_filler};
 pub use merged::{Merged, MergedError, SharedFile};
 pub use to_agent::{SharedName, ToAgent};
 

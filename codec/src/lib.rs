@@ -33,7 +33,7 @@ pub use archive::{LocalTime, NotArchived, archive_json, archive_line};
 pub use cipher::{Cipher, CipherKey, Method};
 pub use control::{
     CONTROL_PREFIX, ControlError, FromAgent, KeepAlive, Label, Labels, Merged, MergedError, PING, PONG,
-    SharedFile, SharedName, ToAgent, is_control, keep_alive, startup,
+    SharedFile, SharedName, ToAgent, is_control, keep_alive, keep_alive_without_filler, startup,
 };
 pub use digest::HexDigest;
 pub use envelope::{Wire, WireError, classify};

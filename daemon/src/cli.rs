@@ -12,10 +12,13 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+mod agents;
+mod counters;
+mod keys;
+
 use crate::{
     home::Home,
-    keys_command::{self, NewAgent},
-    logging, run,
+    keys_command, logging, run,
     service::{
         as_remoted::{Invocation, Wanted, program_name},
         pages,
@@ -49,9 +52,16 @@ enum Command {
     Run,
     /// Print the effective settings and where each came from, or what is wrong with them.
     Check,
-    /// Add agents to client.keys, and list them.
+    /// Add agents to client.keys, list, remove, export and import them.
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
+    /// Show what the running manager knows of its agents.
+    Agents(agents::AgentsArguments),
+    /// Exchange message counters with OSSEC's files, while no manager runs.
+    #[command(subcommand)]
+    Counters(counters::CountersCommand),
+    /// Print what the running manager is and has counted, as JSON.
+    Status,
     /// Look at what of the host decides about speed and loss.
     #[command(subcommand)]
     Tune(TuneCommand),
@@ -66,23 +76,6 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Add an agent, and print its line for the agent's own client.keys. A running manager takes it up at once.
-    Add {
-        /// The agent's name.
-        name: String,
-        /// From where it may come: "any", an address, or a network as 192.0.2.0/24.
-        #[arg(long, value_name = "ADDRESS", default_value = "any")]
-        ip: String,
-        /// Its id, 1 to 8 digits; by default the one after the greatest in use.
-        #[arg(long)]
-        id: Option<String>,
-    },
-    /// List id, name and address of each agent.
-    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,7 +111,10 @@ pub fn main() -> ExitCode {
         Some(Command::Completions { shell }) => completions(*shell),
         Some(Command::Man { to }) => man(to.as_deref()),
         Some(Command::Check) => check(&arguments),
-        Some(Command::Keys(command)) => keys(&arguments, command),
+        Some(Command::Keys(command)) => keys::keys(&arguments, command),
+        Some(Command::Agents(command)) => agents::agents(&arguments, command),
+        Some(Command::Counters(command)) => counters::counters(&arguments, command),
+        Some(Command::Status) => agents::status(&arguments),
         Some(Command::Tune(command)) => tune(&arguments, command),
     };
     outcome.unwrap_or_else(|refusal| {
@@ -131,8 +127,11 @@ pub fn main() -> ExitCode {
                 Command::Run
                 | Command::Check
                 | Command::Completions { .. }
+                | Command::Man { .. }
                 | Command::Keys(_)
-                | Command::Man { .. },
+                | Command::Agents(_)
+                | Command::Counters(_)
+                | Command::Status,
             ) => ExitCode::FAILURE,
         }
     })
@@ -219,23 +218,6 @@ fn check(arguments: &Arguments) -> Result<ExitCode, Refusal> {
         eprintln!("{problem}");
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn keys(arguments: &Arguments, command: &KeysCommand) -> Result<ExitCode, Refusal> {
-    match command {
-        KeysCommand::Add { name, ip, id } => {
-            let home = Home::prepare(&arguments.home)?;
-            let agent = NewAgent { name: name.clone(), address: ip.clone(), id: id.clone() };
-            println!("{}", keys_command::add(&home.keys_path(), &agent)?);
-        }
-        KeysCommand::List => {
-            let home = Home::existing(&arguments.home)?;
-            let (agents, problems) = keys_command::list(&home.keys_path())?;
-            print!("{agents}");
-            problems.iter().for_each(|problem| eprintln!("{problem}"));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn tune(arguments: &Arguments, command: &TuneCommand) -> Result<ExitCode, Refusal> {

@@ -50,6 +50,8 @@ pub struct CounterStore {
     collected: (Arc<AgentTable>, Vec<usize>),
     sender: Counter,
     unwritten: bool,
+    /// What the store said of the run before.
+    opened: State,
 }
 
 /// What is known of one agent.
@@ -98,6 +100,7 @@ impl CounterStore {
             collected: (Arc::default(), Vec::new()),
             sender,
             unwritten: true,
+            opened: stored.state,
         };
         store.by_id = store.records.iter().enumerate().map(|(place, record)| (record.id, place)).collect();
         for entry in entries {
@@ -180,6 +183,55 @@ impl CounterStore {
         self.unwritten = true;
     }
 
+    /// Forgets how far an agent has counted, in OSSEC's file too, which would count again after a kill. The caller has
+    /// forgotten it in the table, and writes the store.
+    ///
+    /// # Errors
+    /// When OSSEC's file can't be removed.
+    pub fn forget(&mut self, id: AgentId) -> io::Result<()> {
+        if let Some(place) = self.by_id.get(&id) {
+            let record = &mut self.records[*place];
+            (record.counter, record.moved) = (Counter::ZERO, true);
+        }
+        self.unwritten = true;
+        self.rids.remove(id.as_str())
+    }
+
+    /// Takes what OSSEC's files in `folder` say of the agents that have one there, whatever the store says. The sender's
+    /// counter only ever grows. Returns how many agents have one.
+    ///
+    /// # Errors
+    /// When the folder can't be read.
+    pub fn import(&mut self, folder: &Path) -> io::Result<usize> {
+        let rids = Rids::new(folder.to_owned());
+        let present = rids.present()?;
+        let mut taken = 0;
+        for record in &mut self.records {
+            let name = record.id.as_str();
+            let Some(counter) = present.contains(name).then(|| rids.read(name)).flatten() else { continue };
+            (record.counter, record.moved) = (counter, true);
+            taken += 1;
+        }
+        self.sender = self.sender.max(rids.read(SENDER).unwrap_or(Counter::ZERO));
+        Ok(taken)
+    }
+
+    /// Writes OSSEC's files of all agents that were ever heard, and of the sender, into `folder`. Returns how many agents.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn export(&self, folder: &Path) -> io::Result<usize> {
+        let rids = Rids::new(folder.to_owned());
+        let heard = self.records.iter().filter(|record| record.counter != Counter::ZERO);
+        let mut written = 0;
+        for record in heard {
+            rids.write(record.id.as_str(), record.counter)?;
+            written += 1;
+        }
+        rids.write(SENDER, self.sender)?;
+        Ok(written)
+    }
+
     /// Where the store is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -195,6 +247,14 @@ impl CounterStore {
         }
         self.rids.write(SENDER, self.sender)?;
         home::write_whole(&self.path, self.text(State::Clean).as_bytes())
+    }
+
+    /// Writes the store as it is now, and leaves standing whether the run before ended cleanly.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn rewrite(&self) -> io::Result<()> {
+        home::write_whole(&self.path, self.text(self.opened).as_bytes())
     }
 
     fn text(&self, state: State) -> String {
@@ -315,149 +375,4 @@ fn fingerprint(entry: &KeyEntry) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counter(global: u32, local: u16) -> Counter {
-        Counter { global, local }
-    }
-
-    #[test]
-    fn which_counter_of_an_agent_counts() {
-        let id: AgentId = "001".parse().unwrap();
-        let stored =
-            |global, fingerprint| Record { id, counter: counter(global, 1), fingerprint, moved: false };
-        let check = |state, stored: Option<Record>, rid: Option<u32>, expected: u32| {
-            let rid = rid.map(|global| counter(global, 1));
-            let found = last_counter(state, stored.as_ref(), rid, 7);
-            assert_eq!(found.global, expected, "{state:?} {stored:?} {rid:?}");
-        };
-        check(State::Absent, None, None, 0);
-        check(State::Absent, None, Some(4), 4);
-        check(State::Clean, Some(stored(9, 7)), Some(4), 4);
-        check(State::Clean, Some(stored(9, 7)), Some(12), 12);
-        check(State::Clean, Some(stored(9, 7)), None, 0);
-        check(State::Clean, None, Some(4), 4);
-        check(State::Running, Some(stored(9, 7)), Some(4), 9);
-        check(State::Running, Some(stored(9, 7)), Some(12), 12);
-        check(State::Running, Some(stored(9, 7)), None, 9);
-        check(State::Running, None, Some(4), 4);
-        check(State::Clean, Some(stored(9, 8)), Some(9), 0);
-        check(State::Running, Some(stored(9, 8)), Some(9), 0);
-    }
-
-    #[test]
-    fn the_sender_never_goes_back() {
-        let check = |state, stored: Option<u32>, rid: Option<u32>, expected: u32| {
-            let (stored, rid) =
-                (stored.map(|global| counter(global, 5)), rid.map(|global| counter(global, 5)));
-            let first = first_sender(state, stored, rid, 20_000);
-            assert_eq!(first.global, expected, "{state:?} {stored:?} {rid:?}");
-        };
-        check(State::Absent, None, None, 0);
-        check(State::Absent, None, Some(3), 6);
-        check(State::Clean, Some(3), Some(2), 3);
-        check(State::Clean, Some(3), Some(8), 8);
-        check(State::Running, Some(3), Some(2), 6);
-        check(State::Running, Some(3), Some(8), 11);
-        check(State::Running, None, None, 3);
-        assert_eq!(ahead(counter(u32::MAX, 4), 20_000), counter(u32::MAX, 4));
-    }
-
-    fn entries(keys: &str) -> Vec<KeyEntry> {
-        codec::KeyFile::parse(keys.as_bytes()).entries
-    }
-
-    /// Opens the store as a start does, moves one agent's counter on, and hands everything back.
-    fn run(home: &Home, keys: &str) -> (CounterStore, Arc<AgentTable>) {
-        let entries = entries(keys);
-        let (store, problems) = CounterStore::open(home, &entries, 10_000).unwrap();
-        assert_eq!(problems, Vec::<String>::new());
-        let seed = store.seed(&entries);
-        (store, Arc::new(AgentTable::build(entries, None, &seed)))
-    }
-
-    fn highest(table: &AgentTable, id: &str) -> Counter {
-        table.by_id(id.parse().unwrap()).unwrap().state().replay().highest()
-    }
-
-    fn accept(table: &AgentTable, id: &str, counter: Counter) {
-        let agent = table.by_id(id.parse().unwrap()).unwrap();
-        agent.state().replay().accept(manager::ReplayPolicy::Strict, counter).unwrap();
-    }
-
-    #[test]
-    fn counters_survive_a_kill_and_a_clean_stop() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Home::prepare(folder.path()).unwrap();
-        let keys = "001 one any k1\n002 two any k2\n";
-
-        let (mut store, table) = run(&home, keys);
-        accept(&table, "001", counter(3, 9));
-        store.collect(&table, counter(0, 4));
-        let text = store.unwritten().unwrap();
-        home::write_whole(store.path(), text.as_bytes()).unwrap();
-        store.collect(&table, counter(0, 4));
-        assert_eq!(store.unwritten(), None, "nothing moved");
-
-        let (mut store, table) = run(&home, keys);
-        assert_eq!(highest(&table, "001"), counter(3, 9), "after a kill");
-        assert_eq!(store.sender(), counter(2, 4), "after a kill");
-        accept(&table, "001", counter(3, 10));
-        store.collect(&table, counter(2, 5));
-        store.close().unwrap();
-        assert_eq!(fs::read_to_string(folder.path().join("queue/rids/001")).unwrap(), "3:10:");
-        assert!(!folder.path().join("queue/rids/002").exists(), "it never moved");
-        assert_eq!(fs::read_to_string(folder.path().join("queue/rids/sender_counter")).unwrap(), "2:5:");
-
-        let (store, table) = run(&home, keys);
-        assert_eq!(highest(&table, "001"), counter(3, 10), "after a clean stop");
-        assert_eq!(store.sender(), counter(2, 5), "after a clean stop");
-
-        fs::remove_file(folder.path().join("queue/rids/001")).unwrap();
-        let (_, table) = run(&home, keys);
-        assert_eq!(highest(&table, "001"), Counter::ZERO, "the operator deleted it after a clean stop");
-    }
-
-    #[test]
-    fn another_key_starts_from_nothing_and_an_old_key_that_comes_back_does_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Home::prepare(folder.path()).unwrap();
-        let (mut store, table) = run(&home, "001 one any k1\n");
-        accept(&table, "001", counter(3, 9));
-        store.collect(&table, Counter::ZERO);
-        assert!(store.seed(&entries("001 one any other\n")).is_empty());
-        let back = store.seed(&entries("001 one any k1\n"));
-        assert_eq!(back.values().copied().collect::<Vec<_>>(), [counter(3, 9)]);
-    }
-
-    #[test]
-    fn a_key_that_is_replaced_while_running_starts_from_nothing_after_a_stop_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Home::prepare(folder.path()).unwrap();
-        let (mut store, table) = run(&home, "001 one any k1\n");
-        accept(&table, "001", counter(3, 9));
-        store.collect(&table, Counter::ZERO);
-        store.close().unwrap();
-        let (mut store, table) = run(&home, "001 one any k1\n");
-        store.collect(&table, Counter::ZERO);
-
-        let keys = entries("001 one any other\n");
-        let seed = store.seed(&keys);
-        let table = Arc::new(AgentTable::build(keys, Some(&table), &seed));
-        store.collect(&table, Counter::ZERO);
-        store.close().unwrap();
-        let (_, table) = run(&home, "001 one any other\n");
-        assert_eq!(highest(&table, "001"), Counter::ZERO);
-    }
-
-    #[test]
-    fn a_damaged_store_is_read_as_far_as_possible_and_never_as_clean() {
-        let mut problems = Vec::new();
-        let text = "ringmaster counters 1 cle\nsender x 1\n001 1 2 00ff\n002 1\n\n003 1 2 zz\n";
-        let stored = Stored::parse(text, |line, _| problems.push(line));
-        assert_eq!(stored.state, State::Running);
-        assert_eq!(stored.agents.len(), 1);
-        assert_eq!(problems, [2, 4, 5, 6]);
-    }
-}
+mod tests;

@@ -38,6 +38,20 @@ pub struct ControlMetrics {
     pub counter_writes: Stored,
     /// Times they could not be written.
     pub counter_write_failures: Stored,
+    /// Agents that are there.
+    pub agents_active: Stored,
+    /// Agents that were there once.
+    pub agents_disconnected: Stored,
+    /// Agents that nothing was ever heard of.
+    pub agents_never: Stored,
+    /// Files of queue/agent-info written or touched.
+    pub agent_info_writes: Stored,
+    /// Files of queue/agent-info that could not be.
+    pub agent_info_write_failures: Stored,
+    /// News of agents from the shards that the control plane had no room for.
+    pub notices_dropped: Stored,
+    /// Requests over the command socket.
+    pub commands: Stored,
 }
 
 /// Everything that `/metrics` shows.
@@ -88,6 +102,12 @@ const SHARD_COUNTERS: &[OfShard] = &[
     ("received_bytes", "Bytes of all messages received", |shard| &shard.received_bytes),
     ("events", "Messages that were events and were taken over by the sinks", |shard| &shard.events),
     ("control", "Control messages", |shard| &shard.control),
+    ("events_raised", "Events of the manager's own that the sinks took over: an agent stopped", |shard| {
+        &shard.raised
+    }),
+    ("events_raised_dropped", "Events of the manager's own that found a sink over its soft bound", |shard| {
+        &shard.raised_dropped
+    }),
     ("sent", "Messages sent to agents", |shard| &shard.sent),
     ("connections_accepted", "TCP connections accepted", |shard| &shard.accepted),
     ("replies_dropped", "Datagrams to agents that were not sent", |shard| &shard.replies_dropped),
@@ -130,10 +150,29 @@ const CONTROL_COUNTERS: &[OfControl] = &[
     ("rids_write_failures", "Times the message counters could not be written to disk", |control| {
         &control.counter_write_failures
     }),
+    ("agent_info_writes", "Files of queue/agent-info written or touched", |control| {
+        &control.agent_info_writes
+    }),
+    (
+        "agent_info_write_failures",
+        "Files of queue/agent-info that could not be written or touched",
+        |control| &control.agent_info_write_failures,
+    ),
+    ("notices_dropped", "News of agents that the control plane had no room for", |control| {
+        &control.notices_dropped
+    }),
+    ("commands", "Requests over the command socket", |control| &control.commands),
 ];
 
 const CONTROL_GAUGES: &[OfControl] = &[
     ("agents", "Agents in client.keys", |control| &control.agents),
+    ("agents_active", "Agents with a connection, or heard over UDP not long ago", |control| {
+        &control.agents_active
+    }),
+    ("agents_disconnected", "Agents that were there once and are not now", |control| {
+        &control.agents_disconnected
+    }),
+    ("agents_never", "Agents that nothing was ever heard of", |control| &control.agents_never),
     ("key_problems", "Lines of client.keys that are skipped or corrected", |control| &control.key_problems),
 ];
 

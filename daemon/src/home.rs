@@ -6,7 +6,9 @@
 //! logs/archives/                 archives.log, archives.json
 //! queue/rids/                    counters, one file an agent, as OSSEC keeps them
 //! queue/ossec/                   analysisd's socket
+//! queue/agent-info/              one file an agent, by which OSSEC's tools know who is there
 //! queue/ringmaster/counters      counters of all agents, written each second
+//! queue/ringmaster/command       socket of the running program, for commands
 //! var/run/ringmaster.json        pid and addresses of the running program
 //! var/run/ringmaster.lock        held while it runs
 //! var/run/ringmaster-<pid>.pid   for scripts
@@ -99,6 +101,11 @@ impl Home {
     /// What the running program says about itself.
     pub fn status_path(&self) -> PathBuf {
         self.path.join("var/run/ringmaster.json")
+    }
+
+    /// Where the running program is asked and told things.
+    pub fn command_path(&self) -> PathBuf {
+        self.path.join("queue/ringmaster/command")
     }
 
     /// The lock that [`Home::lock`] takes.

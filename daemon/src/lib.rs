@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod conditions;
 pub mod control;
 pub mod counters_store;
@@ -15,6 +16,7 @@ pub mod mail;
 pub mod metrics;
 pub mod ossec_conf;
 pub mod readiness;
+pub mod registry;
 mod rids;
 pub mod run;
 pub mod service;

@@ -70,6 +70,10 @@ pub struct ShardMetrics {
     pub connections_paused: Stored,
     /// Times a connection was paused.
     pub pauses: Stored,
+    /// Events of the manager's own (an agent stopped) that the sinks took over; not in `received` nor `events`.
+    pub raised: Stored,
+    /// The same, if a sink was over its soft bound.
+    pub raised_dropped: Stored,
     /// Messages sent to agents.
     pub sent: Stored,
     /// Times the kernel found no receive buffer free (ENOBUFS).

@@ -62,6 +62,19 @@ impl Rids {
         file.set_len(text.len() as u64)
     }
 
+    /// Removes a file, if there is one: the cure for "Duplicated counter" that everybody knows.
+    ///
+    /// Source: ossec-hids 4.3.0 `os_crypto/shared/msgs.c`, `OS_RemoveCounter`.
+    ///
+    /// # Errors
+    /// When there is one and it can't be removed.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn open(&self, name: &str) -> io::Result<File> {
         let path = self.folder.join(name);
         let mut options = OpenOptions::new();

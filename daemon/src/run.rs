@@ -3,10 +3,12 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     process::ExitCode,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -16,6 +18,7 @@ use uring::{Unsupported, sockets};
 
 use crate::{
     clock::Clock,
+    command::CommandServer,
     control::{ControlError, ControlPlane, Face, KeySource, RetiredTables, Status, say_problems},
     counters_store::CounterStore,
     exposition::{ControlMetrics, Exposition},
@@ -23,9 +26,10 @@ use crate::{
     listen::{self, BindError, Bound},
     mail::{self, MailSender},
     metrics::ShardMetrics,
+    registry::{AgentInfo, Registry},
     service::{self, Identity, PidFile, PrivilegeError, Remoted, as_remoted::program_name},
-    settings::{CORES_MAX, Cores, Loaded, Settings, Sources},
-    shard::{self, ShardError, ShardSpec},
+    settings::{CORES_MAX, Cores, Loaded, Product, Settings, Sources},
+    shard::{self, NoticeReceiver, ShardError, ShardSpec},
 };
 
 /// Runs a manager on this process until SIGTERM or SIGINT, and says in one line what became of what it received.
@@ -108,7 +112,11 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
 
     let status = status(&home, &bound, http.as_ref(), cores.len(), table.load().agents().len());
     let shared = Shared { settings: Arc::new(settings), clock: Clock::start(), table, senders };
-    let Started { shards, metrics, mailers } = start_shards(&shared, &cores, bound)?;
+    let commands = CommandServer::bind(&home.command_path())
+        .map_err(|error| RunError::Command { path: home.command_path(), kind: error.kind() })?;
+    let agent_info = agent_info(&shared.settings, &home)?;
+    let registry = registry(&shared);
+    let Started { shards, metrics, mailers, notices } = start_shards(&shared, &cores, bound)?;
     let Shared { settings, clock, table, senders } = shared;
     let exposition = Exposition::new(clock, metrics.clone(), Arc::clone(&counted));
     let face = Rc::new(Face::new(clock, metrics.clone(), exposition));
@@ -123,6 +131,10 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
         store,
         keys,
         counted,
+        registry,
+        agent_info,
+        notices,
+        commands,
         face,
         http,
         status,
@@ -177,11 +189,29 @@ struct Started {
     shards: Vec<JoinHandle<Result<(), ShardError>>>,
     metrics: Vec<Arc<ShardMetrics>>,
     mailers: Vec<MailSender>,
+    notices: NoticeReceiver,
+}
+
+/// The files by which OSSEC's tools know who is there. Wazuh's ask a database.
+fn agent_info(settings: &Settings, home: &Home) -> Result<Option<AgentInfo>, RunError> {
+    match settings.sink.queue.product {
+        Product::Ossec => AgentInfo::prepare(home.path())
+            .map(Some)
+            .map_err(|error| RunError::Home(home_error("queue/agent-info", &error))),
+        Product::Wazuh => Ok(None),
+    }
+}
+
+fn registry(shared: &Shared) -> Registry {
+    let settings = &shared.settings;
+    let silent_after = Duration::from_secs(settings.agents.silence_deadline_seconds.into());
+    Registry::new(shared.table.load_full(), silent_after, settings.sink.queue.product == Product::Ossec)
 }
 
 fn start_shards(shared: &Shared, cores: &[usize], bound: Bound) -> Result<Started, RunError> {
     let (mailers, boxes): (Vec<_>, Vec<_>) =
         mail::mailboxes(cores.len()).map_err(RunError::Thread)?.into_iter().unzip();
+    let (notice_sender, notices) = shard::notices().map_err(RunError::Thread)?;
     let metrics: Vec<Arc<ShardMetrics>> = cores.iter().map(|_| Arc::default()).collect();
     let mut shards = Vec::new();
     for (index, ((core, mail), listeners)) in cores.iter().zip(boxes).zip(bound.shards).enumerate() {
@@ -196,10 +226,11 @@ fn start_shards(shared: &Shared, cores: &[usize], bound: Bound) -> Result<Starte
             metrics: Arc::clone(&metrics[index]),
             mail,
             mailers: mailers.clone(),
+            notices: notice_sender.clone(),
         };
         shards.push(shard::spawn(spec).map_err(RunError::Thread)?);
     }
-    Ok(Started { shards, metrics, mailers })
+    Ok(Started { shards, metrics, mailers, notices })
 }
 
 /// The cores that carry a shard, in order.
@@ -251,6 +282,13 @@ fn home_error(part: &str, error: &io::Error) -> HomeError {
 /// Why the program did not start, or ended otherwise than it was told to. Displays as one line.
 #[derive(Debug)]
 pub enum RunError {
+    /// The command socket can't be made.
+    Command {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        kind: io::ErrorKind,
+    },
     /// While it ran.
     Control(ControlError),
     /// This core may not be used.
@@ -286,6 +324,11 @@ impl std::error::Error for RunError {}
 impl fmt::Display for RunError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RunError::Command { path, kind } => write!(
+                formatter,
+                "{}: {kind}; give this user the right to write there, and the home a path of at most 80 bytes",
+                path.display()
+            ),
             RunError::Control(error) => error.fmt(formatter),
             RunError::Core { core, allowed } => write!(
                 formatter,

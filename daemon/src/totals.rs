@@ -20,6 +20,8 @@ pub struct Totals {
     pub events: u64,
     /// Of these: control messages.
     pub control: u64,
+    /// Events of the manager's own that sinks took over; not received.
+    pub raised: u64,
     /// Of these: dropped, by [`Reason::index`].
     pub dropped: [u64; Reason::COUNT],
     /// Whose message was dropped last, by [`Reason::index`]; of one shard, if several dropped some.
@@ -53,6 +55,7 @@ impl Totals {
             totals.received += shard.received.read();
             totals.events += shard.events.read();
             totals.control += shard.control.read();
+            totals.raised += shard.raised.read();
             add_reasons(&mut totals.dropped, &shard.dropped);
             add_reasons(&mut totals.closed, &shard.closed);
             let last = shard.dropped_last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -111,6 +114,9 @@ impl fmt::Display for Totals {
         )?;
         let dropped = Reason::ALL.iter().map(|reason| (reason.name(), self.dropped[reason.index()]));
         write_named(formatter, dropped)?;
+        if self.raised > 0 {
+            write!(formatter, "; raised {}", self.raised)?;
+        }
         for (kind, sink) in
             SinkKind::ALL.iter().zip(&self.sinks).filter(|(_, sink)| sink.state != SinkState::Off)
         {

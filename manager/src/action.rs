@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use codec::AgentId;
 
+use crate::notice::Notice;
 use crate::verdict::CloseReason;
 
 /// One thread's number, from 0. At most [`ShardId::MAX`].
@@ -46,6 +48,13 @@ pub enum Action {
         shard: ShardId,
         /// Which, in that shard's names.
         connection: ConnectionId,
+    },
+    /// Tell whoever keeps account of agents. Nothing waits for it.
+    Notice {
+        /// Whose.
+        agent: AgentId,
+        /// What.
+        notice: Notice,
     },
     /// Send one datagram.
     SendDatagram {

@@ -43,6 +43,10 @@ pub struct Counters {
     pub acknowledged: u64,
     /// Acknowledgements that nobody asked for, sent to agents whose connection is paused.
     pub acknowledged_unasked: u64,
+    /// Events of the manager's own that the sink took over. They were not received.
+    pub raised: u64,
+    /// Events of the manager's own for which the sink had no room.
+    pub raised_dropped: u64,
 }
 
 impl Counters {

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use crate::action::{Action, ConnectionId, ShardId};
 use crate::connections::{Connections, Due};
 use crate::counters::{Counters, DroppedFrom, DroppedLast};
+use crate::notice::Notice;
 use crate::receive::Looked;
 use crate::senders::SenderCounter;
 use crate::settings::Settings;
@@ -327,7 +328,11 @@ impl Desk {
     fn forget(&mut self, id: ConnectionId, reason: CloseReason) -> bool {
         let Some(connection) = self.connections.remove(id) else { return false };
         if let Some(index) = connection.agent {
-            self.table.agent(index).state().release(Owner { shard: self.shard, connection: id });
+            let agent = self.table.agent(index);
+            if agent.state().release(Owner { shard: self.shard, connection: id }) {
+                let notice = Notice::Disconnected { reason };
+                self.actions.push_back(Action::Notice { agent: agent.id(), notice });
+            }
         }
         self.counters.closed[reason.index()] += 1;
         true

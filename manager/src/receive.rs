@@ -4,13 +4,17 @@
 //! messages need is fetched for all at once), what it says (opened together, stage by stage), and what is made of it (one
 //! by one, in order).
 
+use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use codec::{Event, EventError, FromAgent, OpenError, Opened, PONG, Sealed, Wire};
+use rustc_hash::FxHasher;
 
 use crate::action::{Action, ConnectionId};
-use crate::manager::{Desk, Incoming, Manager, Peer, Publish, Published};
+use crate::manager::{Desk, Incoming, Manager, Peer, Publish, Published, SinkFull};
+use crate::notice::{Notice, VERSION_BYTES_MAX};
 use crate::replay::Replayed;
 use crate::state::{Owner, Transport};
 use crate::table::{Agent, AgentTable};
@@ -58,7 +62,9 @@ impl Manager {
                     let opened = of_sealed.next().expect("each sealed message was opened");
                     let sender = Sender { agent: table.agent(agent), from, peer: incoming.peer };
                     let decided = self.desk.decide(now, sender, opened, publisher);
-                    (Some(sender.agent.id()), decided.unwrap_or_else(Verdict::Dropped))
+                    let verdict = decided.unwrap_or_else(Verdict::Dropped);
+                    sender.agent.state().count(verdict);
+                    (Some(sender.agent.id()), verdict)
                 }
             };
             self.desk.counters.record(verdict);
@@ -185,7 +191,14 @@ impl Desk {
         };
         state.heard(now, opened.method, transport);
         match FromAgent::parse(opened.text) {
-            Some(Ok(message)) => Ok(Verdict::Control(self.control(now, sender, &message))),
+            Some(Ok(message)) => {
+                let kind = self.control(now, sender, &message);
+                self.tell(sender.agent, &message, opened.text);
+                if kind == ControlKind::Shutdown && self.settings.announces_stops {
+                    self.announce_stop(sender, transport, publisher);
+                }
+                Ok(Verdict::Control(kind))
+            }
             Some(Err(_)) => Err(Reason::ControlMalformed),
             None => {
                 let event = Event::parse(opened.text).map_err(reason_of_event_error)?;
@@ -216,7 +229,9 @@ impl Desk {
         if connection.agent.is_some() {
             return;
         }
+        let from = connection.from;
         self.connections.authenticate(id, agent.index());
+        self.notice(agent, Notice::Connected { from, transport: Transport::Tcp });
         let owner = Owner { shard: self.shard, connection: id };
         match agent.state().take_over(owner) {
             None => {}
@@ -229,8 +244,10 @@ impl Desk {
 
     fn control(&mut self, now: Time, sender: Sender<'_>, message: &FromAgent<'_>) -> ControlKind {
         let state = sender.agent.state();
-        if let Peer::Datagram(from) = sender.peer {
-            state.set_return_path(from, now);
+        if let Peer::Datagram(from) = sender.peer
+            && state.set_return_path(from, now)
+        {
+            self.notice(sender.agent, Notice::Connected { from, transport: Transport::Udp });
         }
         match message {
             FromAgent::Startup { .. } => {
@@ -247,6 +264,54 @@ impl Desk {
             }
             FromAgent::RequestAnswer { .. } => ControlKind::RequestAnswer,
             FromAgent::Unknown(_) => ControlKind::Unknown,
+        }
+    }
+
+    /// Says what a control message says about its agent. A keep-alive comes every few seconds and seldom says anything
+    /// new: only what is new is copied.
+    fn tell(&mut self, agent: &Agent, message: &FromAgent<'_>, text: &[u8]) {
+        let notice = match message {
+            FromAgent::KeepAlive(_) => {
+                let said = codec::keep_alive_without_filler(text);
+                let mut digest = FxHasher::default();
+                digest.write(said);
+                // agent-info names the cipher, too.
+                digest.write_u8(agent.state().method().map_or(0, |method| method as u8));
+                if agent.state().says_again(digest.finish()) {
+                    Notice::KeepAliveSame
+                } else {
+                    Notice::KeepAlive { text: Bytes::copy_from_slice(said) }
+                }
+            }
+            FromAgent::RequestAnswer { counter, payload } => Notice::RequestAnswer {
+                id: Bytes::copy_from_slice(counter),
+                text: Bytes::copy_from_slice(payload),
+            },
+            FromAgent::Shutdown => Notice::Stopped,
+            FromAgent::Startup { version, raw: _ } => {
+                let version = version.as_deref().filter(|version| version.len() <= VERSION_BYTES_MAX);
+                Notice::Started { version: version.map(Box::from) }
+            }
+            FromAgent::Unknown(_) => return,
+        };
+        self.notice(agent, notice);
+    }
+
+    fn notice(&mut self, agent: &Agent, notice: Notice) {
+        self.actions.push_back(Action::Notice { agent: agent.id(), notice });
+    }
+
+    /// Raises the event that an agent is gone, as if the agent had sent it.
+    ///
+    /// Source: wazuh v4.14.7 `remoted/manager.c`, `validate_control_msg`; `remoted/remoted.h`, `AG_STOP_MSG`.
+    fn announce_stop(&mut self, sender: Sender<'_>, transport: Transport, publisher: &mut impl Publish) {
+        let origin = sender.agent.origin();
+        let text = format!("1:wazuh-remoted:ossec: Agent stopped: '{}->{}'.", origin.name, origin.address);
+        let event = Event::parse(text.as_bytes()).expect("it is an event of a log");
+        let event = Published { agent: sender.agent, event, from: sender.from, transport };
+        match publisher.publish(&event) {
+            Ok(()) => self.counters.raised += 1,
+            Err(SinkFull) => self.counters.raised_dropped += 1,
         }
     }
 }

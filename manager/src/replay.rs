@@ -62,22 +62,19 @@ pub struct ReplayState {
 impl ReplayState {
     /// A state that has accepted `last` and everything below it; [`Counter::ZERO`] for an agent never heard.
     pub fn new(last: Counter) -> ReplayState {
-        let sequence = sequence(last);
-        let newest = sequence / SEEN_BITS;
-        let words = std::array::from_fn(|index| {
-            let index = index as u64;
-            // The latest block at or before the newest that this word holds; the ones before it are all used up.
-            let behind = (newest + WORDS - index) % WORDS;
-            let word = match newest.checked_sub(behind) {
-                None => 0,
-                Some(block) if behind == 0 => {
-                    pack(block / WORDS, SEEN_MASK >> (SEEN_BITS - 1 - sequence % SEEN_BITS))
-                }
-                Some(block) => pack(block / WORDS, SEEN_MASK),
-            };
-            AtomicU64::new(word)
-        });
+        let words = words_behind(last).map(AtomicU64::new);
         ReplayState { highest: AtomicU64::new(last.as_u64()), words }
+    }
+
+    /// Forgets what was accepted: the operator's cure for an agent that was restored, whose counters are lower now.
+    ///
+    /// A message that another thread accepts meanwhile may stay remembered; what it does to the window, or its counter to
+    /// the strict rule, is what any message does that comes after the reset.
+    pub fn reset(&self) {
+        for (word, fresh) in self.words.iter().zip(words_behind(Counter::ZERO)) {
+            word.store(fresh, Ordering::Release);
+        }
+        self.highest.store(Counter::ZERO.as_u64(), Ordering::Release);
     }
 
     /// The greatest counter accepted so far: what is stored on disk.
@@ -136,6 +133,24 @@ impl ReplayState {
             Err(_) => Err(Replayed::Old),
         }
     }
+}
+
+/// The window's words when `last` and everything below it was accepted.
+fn words_behind(last: Counter) -> [u64; WORDS as usize] {
+    let sequence = sequence(last);
+    let newest = sequence / SEEN_BITS;
+    std::array::from_fn(|index| {
+        let index = index as u64;
+        // The latest block at or before the newest that this word holds; the ones before it are all used up.
+        let behind = (newest + WORDS - index) % WORDS;
+        match newest.checked_sub(behind) {
+            None => 0,
+            Some(block) if behind == 0 => {
+                pack(block / WORDS, SEEN_MASK >> (SEEN_BITS - 1 - sequence % SEEN_BITS))
+            }
+            Some(block) => pack(block / WORDS, SEEN_MASK),
+        }
+    })
 }
 
 fn sequence(counter: Counter) -> u64 {

@@ -31,6 +31,8 @@ pub struct Settings {
     /// How often an agent whose connection is paused gets an acknowledgement that it did not ask for, so that it
     /// does not take back-pressure for a dead manager. Below the shortest time-reconnect in use (Wazuh: 60 s).
     pub paused_acknowledgement_interval: Duration,
+    /// Whether an agent that says that it goes away raises an event of the manager's own, as Wazuh's does.
+    pub announces_stops: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             connections_max: 100_000,
             silent_deadline: Duration::from_secs(3 * 600 + 30),
             paused_acknowledgement_interval: Duration::from_secs(10),
+            announces_stops: false,
         }
     }
 }

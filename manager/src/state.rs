@@ -10,6 +10,7 @@ use codec::{Counter, Method};
 use crate::action::{ConnectionId, ShardId};
 use crate::replay::ReplayState;
 use crate::time::Time;
+use crate::verdict::Verdict;
 
 /// How long after an agent's last control message over UDP something may be sent to where it came from.
 ///
@@ -51,6 +52,8 @@ pub struct AgentState {
     hot: Hot,
     /// Touched by control messages only, hence a lock that nothing else waits for.
     return_path: Mutex<Option<ReturnPath>>,
+    /// Digest of what the last keep-alive said, with its lowest bit set; 0: none, or its notice did not get through.
+    keep_alive: AtomicU64,
 }
 
 /// What every message touches: one cache line.
@@ -66,6 +69,9 @@ struct Hot {
     method: AtomicU8,
     /// [`Transport`] as a number; 0: none yet.
     transport: AtomicU8,
+    /// Events, and messages dropped that named this agent; both modulo 2^32.
+    events: AtomicU32,
+    dropped: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Hot>() == 64);
@@ -86,8 +92,11 @@ impl AgentState {
                 last_seen: AtomicU32::new(0),
                 method: AtomicU8::new(0),
                 transport: AtomicU8::new(0),
+                events: AtomicU32::new(0),
+                dropped: AtomicU32::new(0),
             },
             return_path: Mutex::new(None),
+            keep_alive: AtomicU64::new(0),
         }
     }
 
@@ -116,6 +125,21 @@ impl AgentState {
         }
     }
 
+    /// How many events of this agent were taken over, modulo 2^32: whoever adds differences up looks often enough.
+    pub fn events(&self) -> u32 {
+        self.hot.events.load(Ordering::Relaxed)
+    }
+
+    /// How many messages were dropped that said they were this agent's, modulo 2^32. Anybody can write an id.
+    pub fn dropped(&self) -> u32 {
+        self.hot.dropped.load(Ordering::Relaxed)
+    }
+
+    /// The next keep-alive is told with its text, whatever it says: the notice of the last one was lost.
+    pub fn forget_keep_alive(&self) {
+        self.keep_alive.store(0, Ordering::Relaxed);
+    }
+
     /// Which shard and connection this agent has.
     pub fn owner(&self) -> Option<Owner> {
         unpack(self.hot.owner.load(Ordering::Acquire))
@@ -128,8 +152,26 @@ impl AgentState {
         path.filter(|path| now.since(path.since) < RETURN_PATH_LIFETIME).map(|path| path.to)
     }
 
-    pub(crate) fn set_return_path(&self, to: SocketAddr, now: Time) {
-        *self.locked_return_path() = Some(ReturnPath { to, since: now });
+    /// Notes where a control message came from; whether that is news.
+    pub(crate) fn set_return_path(&self, to: SocketAddr, now: Time) -> bool {
+        let before = self.locked_return_path().replace(ReturnPath { to, since: now });
+        before.is_none_or(|before| before.to != to)
+    }
+
+    /// Notes what a keep-alive says; whether the last one said the same.
+    pub(crate) fn says_again(&self, digest: u64) -> bool {
+        let digest = digest | 1;
+        self.keep_alive.swap(digest, Ordering::Relaxed) == digest
+    }
+
+    /// Counts what became of a message of this agent. Its line is at hand: the message's counter has just been there.
+    #[inline]
+    pub(crate) fn count(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Event => self.hot.events.fetch_add(1, Ordering::Relaxed),
+            Verdict::Dropped(_) => self.hot.dropped.fetch_add(1, Ordering::Relaxed),
+            Verdict::Control(_) => 0,
+        };
     }
 
     pub(crate) fn forget_return_path(&self) {
@@ -160,10 +202,9 @@ impl AgentState {
         unpack(self.hot.owner.swap(pack(owner), Ordering::AcqRel))
     }
 
-    /// Forgets `owner`, unless another connection took over in the meantime.
-    pub(crate) fn release(&self, owner: Owner) {
-        // Failing means that the agent has a newer connection, which is as good.
-        let _ = self.hot.owner.compare_exchange(pack(owner), 0, Ordering::AcqRel, Ordering::Relaxed);
+    /// Forgets `owner`, unless another connection took over in the meantime; whether the agent has none now.
+    pub(crate) fn release(&self, owner: Owner) -> bool {
+        self.hot.owner.compare_exchange(pack(owner), 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -202,9 +243,9 @@ mod tests {
         let state = AgentState::new(Counter::ZERO);
         assert_eq!(state.take_over(owner(0, 1, 1)), None);
         assert_eq!(state.take_over(owner(1, 9, 1)), Some(owner(0, 1, 1)));
-        state.release(owner(0, 1, 1));
+        assert!(!state.release(owner(0, 1, 1)));
         assert_eq!(state.owner(), Some(owner(1, 9, 1)));
-        state.release(owner(1, 9, 1));
+        assert!(state.release(owner(1, 9, 1)));
         assert_eq!(state.owner(), None);
     }
 
@@ -213,11 +254,29 @@ mod tests {
         let state = AgentState::new(Counter::ZERO);
         let to: SocketAddr = "192.0.2.1:40000".parse().unwrap();
         assert_eq!(state.return_path(Time::ZERO), None);
-        state.set_return_path(to, Time::from_seconds(5));
+        assert!(state.set_return_path(to, Time::from_seconds(4)));
+        assert!(!state.set_return_path(to, Time::from_seconds(5)), "no news");
         assert_eq!(state.return_path(Time::from_seconds(1_204)), Some(to));
         assert_eq!(state.return_path(Time::from_seconds(1_205)), None);
         state.forget_return_path();
         assert_eq!(state.return_path(Time::from_seconds(6)), None);
+    }
+
+    #[test]
+    fn what_became_of_messages_is_counted_and_what_was_said_is_known() {
+        let state = AgentState::new(Counter::ZERO);
+        for verdict in [
+            Verdict::Event,
+            Verdict::Dropped(crate::Reason::SinkFull),
+            Verdict::Event,
+            Verdict::Control(crate::ControlKind::Ping),
+        ] {
+            state.count(verdict);
+        }
+        assert_eq!((state.events(), state.dropped()), (2, 1));
+        assert_eq!([4, 4, 6, 6].map(|digest| state.says_again(digest)), [false, true, false, true]);
+        state.forget_keep_alive();
+        assert!(!state.says_again(6));
     }
 
     #[test]

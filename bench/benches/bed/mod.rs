@@ -11,7 +11,7 @@ use daemon::listen::Listener;
 use daemon::mail::{MailSender, mailboxes};
 use daemon::metrics::ShardMetrics;
 use daemon::settings::{Replay, Settings};
-use daemon::shard::ShardSpec;
+use daemon::shard::{ShardSpec, notices};
 use manager::{AgentTable, SenderCounter, ShardId};
 use uring::sockets::{TcpSettings, UdpSettings, tcp_listener, udp_socket};
 
@@ -56,6 +56,8 @@ pub(crate) fn bed(table: &Arc<AgentTable>, sink: Sink) -> (Bed, ShardSpec) {
         metrics: Arc::clone(&metrics),
         mail,
         mailers: vec![mailer.clone()],
+        // Nobody hears them: a bench sends events.
+        notices: notices().expect("a descriptor is left").0,
     };
     (Bed { folder, metrics, _mailer: mailer }, spec)
 }

@@ -51,6 +51,15 @@ impl<'a> KeepAlive<'a> {
     }
 }
 
+/// A keep-alive's text less the filler behind its last newline, which OSSEC's agents write anew each time.
+///
+/// Source: wazuh v4.14.7 `remoted/manager.c`, `validate_control_msg`.
+pub fn keep_alive_without_filler(text: &[u8]) -> &[u8] {
+    let text = crate::text::until_nul(text);
+    let end = memchr::memrchr(b'\n', text).map_or(text.len(), |newline| newline + 1);
+    &text[..end]
+}
+
 /// The lines that are left of a text.
 struct Lines<'a>(&'a [u8]);
 

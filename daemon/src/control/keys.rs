@@ -1,4 +1,8 @@
 //! client.keys: seen as soon as it changes, read without waiting, and only when it says something new.
+//!
+//! A file that is replaced is whole. One that is written in place may be read in the middle of it: its agents that are
+//! not there yet would be shut out. So what only grew by whole lines counts at once, as manage_agents and `keys add`
+//! write it, and any other change in place once the file has been left alone for a moment.
 
 use std::{
     fs, io,
@@ -10,11 +14,17 @@ use std::{
 use codec::{KeyFile, KeyProblem};
 use futures_util::StreamExt;
 use inotify::{EventStream, Inotify, WatchMask};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 /// Writers that add line after line are read together.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// So long must a file have been left alone that was changed in place otherwise than by appending.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// A file that is never left alone counts after this time all the same.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// How many problems one reading may say; the rest is a number.
 const PROBLEMS_SAID_MAX: usize = 20;
@@ -24,8 +34,13 @@ pub struct KeySource {
     path: PathBuf,
     /// `None` where the kernel has no inotify left; the look each second is enough then.
     events: Option<EventStream<[u8; 4_096]>>,
+    /// When the file is to be read, if something was seen.
+    due: Option<Instant>,
+    /// What of the file counts now.
     signature: Option<Signature>,
     content: Vec<u8>,
+    /// A change in place that does not count yet.
+    unsettled: Option<Unsettled>,
     away: bool,
 }
 
@@ -45,6 +60,16 @@ struct Signature {
     changed_nanoseconds: i128,
 }
 
+/// A file that somebody may still be writing.
+#[derive(Clone, Copy, Debug)]
+struct Unsettled {
+    signature: Option<Signature>,
+    /// When it was first seen like this.
+    since: Instant,
+    /// When it was first seen to be unsettled at all.
+    first: Instant,
+}
+
 impl KeySource {
     /// Reads the file for the first time. The watch begins with [`KeySource::watch`].
     ///
@@ -54,7 +79,16 @@ impl KeySource {
         let signature = signature(path);
         let content = fs::read(path)?;
         let file = KeyFile::parse(&content);
-        Ok((KeySource { path: path.to_owned(), events: None, signature, content, away: false }, file))
+        let source = KeySource {
+            path: path.to_owned(),
+            events: None,
+            due: None,
+            signature,
+            content,
+            unsettled: None,
+            away: false,
+        };
+        Ok((source, file))
     }
 
     /// Asks the kernel to tell of changes. To be called inside the runtime.
@@ -79,12 +113,19 @@ impl KeySource {
         &self.path
     }
 
-    /// Completes when the file may have changed. Can be dropped at any time: an event is then seen a second later.
+    /// Completes when the file is to be read. Can be dropped at any time, and loses nothing.
     pub async fn event(&mut self) {
-        let Some(events) = &mut self.events else { return std::future::pending().await };
         loop {
+            if let Some(due) = self.due {
+                sleep_until(due).await;
+                self.due = None;
+                return;
+            }
+            let Some(events) = &mut self.events else { return std::future::pending().await };
             match events.next().await {
-                Some(Ok(event)) if event.name.as_deref() == self.path.file_name() => break,
+                Some(Ok(event)) if event.name.as_deref() == self.path.file_name() => {
+                    self.due = Some(Instant::now() + GATHER);
+                }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => {
                     self.events = None;
@@ -92,7 +133,6 @@ impl KeySource {
                 }
             }
         }
-        sleep(GATHER).await;
     }
 
     /// Whether the file looks different from what was read last.
@@ -100,12 +140,16 @@ impl KeySource {
         signature(&self.path) != self.signature
     }
 
-    /// The file, if it says something else than it did. One that is away or can't be read changes nothing.
+    /// The file, if it says something else than it did and nobody seems to be writing it. One that is away or can't be
+    /// read changes nothing.
     pub async fn read_changed(&mut self) -> Option<KeyFile> {
         let signature = signature(&self.path);
         match read(&self.path).await {
             Ok(content) => {
                 self.away = false;
+                if !self.settled(Instant::now(), signature, self::signature(&self.path), &content) {
+                    return None;
+                }
                 self.signature = signature;
                 if content == self.content {
                     return None;
@@ -124,6 +168,53 @@ impl KeySource {
             }
         }
     }
+
+    /// Whether what was read counts, of a file that looked so before and after it was read. If not, it is due again.
+    fn settled(
+        &mut self,
+        now: Instant,
+        before: Option<Signature>,
+        after: Option<Signature>,
+        content: &[u8],
+    ) -> bool {
+        if before == after && counts_at_once(self.signature, after, &self.content, content) {
+            self.unsettled = None;
+            return true;
+        }
+        let seen = match self.unsettled {
+            Some(seen) if seen.signature == after && before == after => seen,
+            Some(seen) => Unsettled { signature: after, since: now, first: seen.first },
+            None => Unsettled { signature: after, since: now, first: now },
+        };
+        self.unsettled = Some(seen);
+        if now >= seen.since + SETTLE || now >= seen.first + SETTLE_MAX {
+            self.unsettled = None;
+            return true;
+        }
+        self.due = Some(seen.since + SETTLE);
+        false
+    }
+}
+
+/// Whether a file that was not written while it was read can be no part of a whole one.
+fn counts_at_once(
+    before: Option<Signature>,
+    after: Option<Signature>,
+    content_before: &[u8],
+    content: &[u8],
+) -> bool {
+    let place = |signature: Option<Signature>| signature.map(|signature| (signature.device, signature.inode));
+    let ends_whole = content.last().is_none_or(|last| *last == b'\n');
+    let replaced = place(before) != place(after);
+    content == content_before
+        || (replaced && !content.is_empty())
+        || (ends_whole && grew(content_before, content))
+}
+
+/// Whether lines were added, and nothing else.
+fn grew(before: &[u8], content: &[u8]) -> bool {
+    let ended_whole = before.last().is_none_or(|last| *last == b'\n');
+    content.starts_with(before) && (ended_whole || content.get(before.len()) == Some(&b'\n'))
 }
 
 /// Says what is skipped of the file, and why.
@@ -167,6 +258,8 @@ const READ_BYTES: usize = 256 * 1_024;
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -197,5 +290,104 @@ mod tests {
             assert!(source.looks_changed());
             assert!(source.read_changed().await.is_none(), "a file that is away changes nothing");
         });
+    }
+
+    #[test]
+    fn a_torn_write_shuts_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.keys");
+        let whole = "001 a any k\n002 b any k\n003 c any k\n";
+        fs::write(&path, whole).unwrap();
+        let (mut source, _) = KeySource::open(&path).unwrap();
+        let (start, at_first) = (Instant::now(), source.signature.unwrap());
+        let looks = |length: usize| Some(Signature { length: length as u64, ..at_first });
+        // As an editor that empties the file, and writes it in parts.
+        for (milliseconds, length, counts) in [
+            (0, 0, false),
+            (100, 12, false),
+            (300, 19, false),
+            (500, 19, false),
+            (549, 19, false),
+            (550, 19, true),
+        ] {
+            let now = start + Duration::from_millis(milliseconds);
+            let content = &whole.as_bytes()[..length];
+            let settled = source.settled(now, looks(length), looks(length), content);
+            assert_eq!(settled, counts, "{milliseconds} ms");
+            let due = source.due.take().map(|due| due.duration_since(start).as_millis() as u64);
+            assert_eq!(due.is_some(), !counts, "what does not count yet is due again: {due:?}");
+        }
+        let later = start + Duration::from_secs(10);
+        assert!(!source.settled(later, looks(1), looks(2), whole.as_bytes()), "written while it was read");
+        assert!(source.settled(later, looks(2), looks(2), whole.as_bytes()), "it says what it said");
+        for step in 0..20 {
+            let now = later + Duration::from_millis(100 * step);
+            assert!(!source.settled(now, looks(0), looks(step as usize), b""), "never left alone: {step}");
+        }
+        assert!(source.settled(later + SETTLE_MAX, looks(0), looks(50), b""), "but not for ever");
+    }
+
+    #[test]
+    fn lines_that_are_gone_in_place_are_gone_when_nobody_writes_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.keys");
+        fs::write(&path, "001 a any k\n002 b any k\n").unwrap();
+        let (mut source, _) = KeySource::open(&path).unwrap();
+        tokio_uring::start(async {
+            source.watch();
+            fs::write(&path, "001 a any k\n").unwrap();
+            let entries = loop {
+                source.event().await;
+                if let Some(file) = source.read_changed().await {
+                    break file.entries.len();
+                }
+            };
+            assert_eq!(entries, 1);
+        });
+    }
+
+    #[test]
+    fn an_event_is_not_lost_with_whoever_waited_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.keys");
+        fs::write(&path, "001 a any k\n").unwrap();
+        let (mut source, _) = KeySource::open(&path).unwrap();
+        tokio_uring::start(async {
+            source.watch();
+            let mut keys = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            keys.write_all(b"002 b any k\n").unwrap();
+            let mut came = false;
+            while !came && source.due.is_none() {
+                tokio::select! {
+                    biased;
+                    () = source.event() => came = true,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            if !came {
+                source.event().await;
+            }
+            assert_eq!(source.read_changed().await.map(|file| file.entries.len()), Some(2));
+        });
+    }
+
+    #[test]
+    fn what_counts_at_once() {
+        let here = Some(Signature { device: 1, inode: 1, length: 1, changed_nanoseconds: 1 });
+        let there = Some(Signature { device: 1, inode: 2, length: 1, changed_nanoseconds: 1 });
+        let check = |after, before: &str, content: &str, expected| {
+            let counts = counts_at_once(here, after, before.as_bytes(), content.as_bytes());
+            assert_eq!(counts, expected, "{before:?} {content:?}");
+        };
+        check(here, "a\n", "a\n", true);
+        check(here, "a\n", "a\nb\n", true);
+        check(here, "a\n", "a\nb", false);
+        check(here, "a", "a\nb\n", true);
+        check(here, "a", "ab\n", false);
+        check(here, "a\nb\n", "a\n", false);
+        check(here, "a\n", "", false);
+        check(here, "", "a\n", true);
+        check(there, "a\nb\n", "c", true);
+        check(there, "a\n", "", false);
     }
 }

@@ -1,10 +1,12 @@
 //! The control plane: one thread with a tokio-uring runtime, off the data path. It reaches shards by mail only.
 //!
-//! It watches client.keys, writes the counters, serves `/metrics` and `/readyz`, talks to systemd, says what peers
-//! cause, and ends the program.
+//! It watches client.keys, writes the counters, keeps account of agents, serves `/metrics`, `/readyz` and the command
+//! socket, talks to systemd, says what peers cause, and ends the program.
 
+mod agents;
 mod http;
 mod keys;
+mod orders;
 mod reload;
 mod retired;
 
@@ -29,6 +31,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock::Clock,
+    command::{CommandServer, Orders},
     conditions::{Conditions, say_keys_changed},
     counters_store::CounterStore,
     exposition::ControlMetrics,
@@ -36,11 +39,13 @@ use crate::{
     mail::{Mail, MailSender},
     metrics::ShardMetrics,
     readiness,
+    registry::{AgentInfo, Registry},
     settings::{Settings, Sources},
-    shard::ShardError,
+    shard::{NoticeReceiver, ShardError},
     totals::Totals,
 };
 
+use agents::InfoTask;
 pub use http::Face;
 pub use keys::{KeySource, say_problems};
 pub use retired::RetiredTables;
@@ -68,6 +73,14 @@ pub struct ControlPlane {
     pub keys: KeySource,
     /// What the control plane counts.
     pub counted: Arc<ControlMetrics>,
+    /// What is known of each agent.
+    pub registry: Registry,
+    /// OSSEC's files of who is there; `None` in an installation of Wazuh's.
+    pub agent_info: Option<AgentInfo>,
+    /// What shards tell of agents.
+    pub notices: NoticeReceiver,
+    /// Where the program is asked and told things.
+    pub commands: CommandServer,
     /// `/metrics` and `/readyz`, and where they are served.
     pub face: Rc<Face>,
     /// The listener of HTTP, if there is one.
@@ -147,16 +160,23 @@ impl ControlPlane {
         if let Some(listener) = self.http.take() {
             http::serve(listener, Rc::clone(&self.face)).map_err(ControlError::Io)?;
         }
-        let lived = self.until_told(&mut signals).await;
+        let orders = self.commands.serve().map_err(ControlError::Io)?;
+        let mut info = InfoTask::start(self.agent_info.as_ref());
+        let lived = self.until_told(&mut signals, orders, &mut info).await;
         notify(&[NotifyState::Stopping]);
         self.face.stop();
-        let stopped = self.stop().await;
+        let stopped = self.stop(info).await;
         // A missing file is what the next start wants.
         let _ = std::fs::remove_file(&self.status.path);
         lived.and(stopped)
     }
 
-    async fn until_told(&mut self, signals: &mut Signals) -> Result<(), ControlError> {
+    async fn until_told(
+        &mut self,
+        signals: &mut Signals,
+        mut orders: Orders,
+        info: &mut InfoTask,
+    ) -> Result<(), ControlError> {
         self.shards_listen().await?;
         home::write_whole(&self.status.path, self.status.text.as_bytes()).map_err(ControlError::Io)?;
         info!("{}", self.status.line);
@@ -177,8 +197,14 @@ impl ControlPlane {
                     }
                     self.keys_if(KeySource::looks_changed).await;
                     self.write_counters().await;
+                    self.look_at_agents(info).await;
                     free(self.retired.unused());
                 }
+                ready = self.notices.ready() => {
+                    ready.map_err(ControlError::Io)?;
+                    self.hear_notices();
+                }
+                Some(order) = orders.recv() => self.obey(order).await,
                 () = self.keys.event() => self.keys_if(|_| true).await,
                 _ = signals.hangup.recv() => {
                     // What became of it is said, and nobody else asks.
@@ -221,7 +247,9 @@ impl ControlPlane {
         let build = move || AgentTable::build(file.entries, Some(&before), &seed);
         let table = tokio::task::spawn_blocking(build).await.expect("a panic ends the process");
         let agents = table.agents().len();
-        self.table.store(Arc::new(table));
+        let table = Arc::new(table);
+        self.table.store(Arc::clone(&table));
+        self.registry.adopt(&table);
         self.retired.add(previous);
         for mailer in &self.mailers {
             mailer.send(Mail::Keys).expect("only closes can find a box full");
@@ -248,7 +276,7 @@ impl ControlPlane {
     }
 
     /// Ends the shards, then puts every counter to rest.
-    async fn stop(&mut self) -> Result<Totals, ControlError> {
+    async fn stop(&mut self, info: InfoTask) -> Result<Totals, ControlError> {
         for mailer in &self.mailers {
             mailer.send(Mail::Stop).expect("only closes can find a box full");
         }
@@ -256,6 +284,7 @@ impl ControlPlane {
         while self.shards.iter().any(|shard| !shard.is_finished()) && Instant::now() < deadline {
             sleep(Duration::from_millis(2)).await;
         }
+        self.finish_agents(info).await;
         self.store.collect(&self.table.load(), self.senders.last());
         let closed = self.store.close().map_err(ControlError::Counters);
         let totals = Totals::of(&self.metrics);

@@ -58,6 +58,7 @@ impl Shard {
                 Action::Mail { shard, connection } => {
                     self.send_mail(shard, Mail::CloseConnection(connection));
                 }
+                Action::Notice { agent, notice } => self.tell_notice(agent, notice),
                 Action::SendDatagram { to, bytes } => self.send_reply(listener, to, bytes),
                 Action::SendFrame { connection, bytes } => self.send_frame(connection, bytes),
             }

@@ -127,6 +127,7 @@ impl Bed {
             metrics: Arc::default(),
             mail,
             mailers: vec![mailer],
+            notices: super::notices().unwrap().0,
         };
         let shard = Shard::start(spec).unwrap();
         let sink = if sink == Sink::Queue { SinkKind::Queue } else { SinkKind::ArchiveText };

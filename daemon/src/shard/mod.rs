@@ -17,6 +17,7 @@ mod drain_sinks;
 mod economy;
 #[cfg(feature = "scripted")]
 mod hand_turned;
+mod notices;
 mod op_kind;
 mod patience;
 mod pressure;
@@ -48,6 +49,7 @@ use batch::Batch;
 use connections::Connections;
 #[cfg(feature = "scripted")]
 pub use hand_turned::{HandTurnedShard, ScriptedShard};
+pub use notices::{FromShard, NoticeReceiver, NoticeSender, notices};
 use patience::Patience;
 use pressure::Pressure;
 use rings::ShardRing;
@@ -78,6 +80,8 @@ pub struct ShardSpec {
     pub mail: MailReceiver,
     /// The boxes of all shards, by number.
     pub mailers: Vec<MailSender>,
+    /// Where it tells of agents.
+    pub notices: NoticeSender,
 }
 
 /// Why a shard ended before it was told to.
@@ -140,6 +144,7 @@ struct Shard {
     metrics: Arc<ShardMetrics>,
     mail: MailReceiver,
     mailers: Vec<MailSender>,
+    notices: NoticeSender,
     /// Closes for other shards whose box was full.
     unsent: Vec<(ShardId, Mail)>,
     /// The first is the one that the shard waits on.

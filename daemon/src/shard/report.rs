@@ -45,6 +45,8 @@ impl Shard {
         metrics.connections_authenticated.set(counters.authenticated);
         metrics.connections_paused.set(self.pressure.paused_now);
         metrics.pauses.set(self.pressure.pauses);
+        metrics.raised.set(counters.raised);
+        metrics.raised_dropped.set(counters.raised_dropped);
         metrics.sent.set(self.outgoing.sent);
         metrics.enters.set(self.rings.iter().map(|ring| ring.ring.enters()).sum());
         let starved = |ring: &super::ShardRing| {

@@ -18,7 +18,7 @@ use super::rings::ShardRing;
 use super::send::Outgoing;
 use super::{Due, ListenerState, Shard, ShardError, ShardSpec};
 use crate::listen::Listener;
-use crate::settings::{CryptoAccept, Replay, Settings};
+use crate::settings::{CryptoAccept, Product, Replay, Settings};
 use crate::sink::Sinks;
 
 /// Slots of a ring's table, if the limit of descriptors allows them.
@@ -27,7 +27,19 @@ pub(crate) const TABLE_SLOTS_MAX: u32 = 32_768;
 impl Shard {
     /// Makes a shard on the thread that will run it, and arms its receives.
     pub(super) fn start(spec: ShardSpec) -> Result<Shard, ShardError> {
-        let ShardSpec { id, core, listeners, settings, clock, table, senders, metrics, mail, mailers } = spec;
+        let ShardSpec {
+            id,
+            core,
+            listeners,
+            settings,
+            clock,
+            table,
+            senders,
+            metrics,
+            mail,
+            mailers,
+            notices,
+        } = spec;
         if let Some(core) = core {
             sockets::pin_thread(core).map_err(|errno| ShardError::Core { core, errno })?;
         }
@@ -51,6 +63,7 @@ impl Shard {
             metrics,
             mail,
             mailers,
+            notices,
             unsent: Vec::new(),
             rings,
             table_slots,
@@ -113,6 +126,10 @@ pub(super) fn manager_settings(settings: &Settings) -> manager::Settings {
         connections_max: settings.shards.connections_max,
         silent_deadline: seconds(agents.silence_deadline_seconds),
         paused_acknowledgement_interval: seconds(agents.paused_acknowledgement_seconds),
+        announces_stops: match settings.sink.queue.product {
+            Product::Ossec => false,
+            Product::Wazuh => true,
+        },
     }
 }
 

@@ -114,6 +114,35 @@ fn keys_are_added_and_listed() {
 }
 
 #[test]
+fn keys_are_exported_imported_extracted_and_removed() {
+    let home = TestHome::new("001 web any secret\n002 db 10.0.0.1 k\n", "");
+    let said = |arguments: &[&str]| {
+        let (code, said, complaint) = text(&home.command(arguments));
+        assert_eq!((code, complaint.as_str()), (Some(0), ""), "{arguments:?}");
+        said
+    };
+    assert_eq!(
+        said(&["keys", "extract", "1"]),
+        "\nAgent key information for '001' is: \nMDAxIHdlYiBhbnkgc2VjcmV0\n"
+    );
+    let exported = said(&["keys", "export"]);
+    assert_eq!(exported, "MDAxIHdlYiBhbnkgc2VjcmV0\nMDAyIGRiIDEwLjAuMC4xIGs=\n");
+    assert_eq!(said(&["keys", "remove", "001"]), "Agent '001' removed.\n");
+    assert_eq!(home.read("etc/client.keys"), "001 #*#*#*#*#*#*#*\n002 db 10.0.0.1 k\n");
+    assert_eq!(said(&["keys", "list"]), "002 db 10.0.0.1\n");
+    let (code, _, complaint) = text(&home.command(&["keys", "import", exported.lines().next().unwrap()]));
+    assert_eq!((code, complaint.contains("the id 001 is taken")), (Some(1), true), "{complaint}");
+
+    let other = TestHome::new("002 db 10.0.0.1 k\n", "");
+    let (code, said, _) = text(&other.command_with_input(&["keys", "import"], &exported));
+    assert_eq!((code, said.as_str()), (Some(0), "001 web any\n"));
+    assert_eq!(other.read("etc/client.keys"), "002 db 10.0.0.1 k\n001 web any secret\n");
+    let (code, _, complaint) = text(&home.command(&["keys", "extract", "9"]));
+    assert_eq!(code, Some(1));
+    assert!(complaint.contains("no agent has the id \"9\""), "{complaint}");
+}
+
+#[test]
 fn a_home_and_a_port_are_taken_once() {
     let home = TestHome::new("", "");
     let program = home.start();

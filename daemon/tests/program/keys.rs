@@ -46,6 +46,24 @@ fn a_line_that_is_wrong_is_named_and_skipped() {
 }
 
 #[test]
+fn an_agent_that_is_removed_by_the_command_is_cut_off_and_its_neighbour_is_not() {
+    let home = TestHome::new(&format!("{WEB}\n002 old any k\n"), "");
+    let mut program = home.start();
+    let (mut web, mut old) =
+        (Agent::new(WEB, Method::AesWazuh), Agent::new("002 old any k", Method::Blowfish));
+    let (mut web_tcp, mut old_tcp) = (Tcp::connect(program.address), Tcp::connect(program.address));
+    web_tcp.start(&mut web);
+    old_tcp.start(&mut old);
+    assert_eq!(home.said(&["keys", "remove", "2"]), "Agent '002' removed.\n");
+    program.wait_for_line("1409: client.keys changed: 1 agents");
+    old_tcp.assert_ended();
+    web_tcp.start(&mut web);
+    Udp::connect(program.address).send(&old.seal(b"1:a:still here"));
+    program.wait_for_metric("ringmaster_dropped_total", &["reason=\"id_unknown\""], 1);
+    program.assert_balanced();
+}
+
+#[test]
 fn an_agent_that_is_removed_is_shut_out() {
     let home = TestHome::new(&format!("{WEB}\n002 old any k\n"), "");
     let mut program = home.start();

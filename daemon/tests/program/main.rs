@@ -6,7 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a failure here is a failed test, helpers included")]
 
 mod agent;
+mod agents;
 mod commands;
+mod counters;
 mod in_place;
 mod keys;
 mod program;

@@ -47,6 +47,23 @@ impl TestHome {
         program(self.path()).args(arguments).output().unwrap()
     }
 
+    /// The same, with this on its standard input.
+    pub(crate) fn command_with_input(&self, arguments: &[&str], input: &str) -> std::process::Output {
+        let mut command = program(self.path());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// What a command prints that must succeed.
+    pub(crate) fn said(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {complaint}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Starts the manager and waits until it listens.
     pub(crate) fn start(&self) -> Program {
         Program::start(self.path(), &[])

@@ -15,7 +15,7 @@ use daemon::listen::Listener;
 use daemon::mail::{Mail, MailSender, mailboxes};
 use daemon::metrics::{ShardMetrics, SinkKind, SinkMetrics};
 use daemon::settings::Settings;
-use daemon::shard::{ShardError, ShardSpec, spawn};
+use daemon::shard::{ShardError, ShardSpec, notices, spawn};
 use manager::{AgentTable, CounterSeed, Reason, SenderCounter, ShardId};
 use uring::sockets::{TcpSettings, UdpSettings, tcp_listener, udp_socket};
 
@@ -106,6 +106,7 @@ impl Bed {
                 metrics: Arc::clone(&self.metrics[index]),
                 mail,
                 mailers: mailers.clone(),
+                notices: notices().unwrap().0,
             };
             self.shards.push(spawn(spec).unwrap());
         }

@@ -1,3 +1,5 @@
+mod notices;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -24,6 +26,8 @@ struct Bench {
     sink: Sink,
     /// The next message's counter, of any agent.
     counter: Counter,
+    /// What was told about agents, by their ids.
+    notices: Vec<(String, Notice)>,
 }
 
 #[derive(Default)]
@@ -62,6 +66,7 @@ impl Bench {
             now: Time::from_seconds(100),
             sink: Sink::default(),
             counter: Counter::ZERO,
+            notices: Vec::new(),
         }
     }
 
@@ -101,8 +106,19 @@ impl Bench {
         Peer::Connection(id(slot))
     }
 
+    /// What the manager wants done; what it tells about agents goes to `notices`.
     fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.manager.next_action()).collect()
+        let mut actions = Vec::new();
+        while let Some(action) = self.manager.next_action() {
+            match action {
+                Action::Notice { agent, notice } => self.notices.push((agent.to_string(), notice)),
+                action @ (Action::Close { .. }
+                | Action::Mail { .. }
+                | Action::SendDatagram { .. }
+                | Action::SendFrame { .. }) => actions.push(action),
+            }
+        }
+        actions
     }
 
     /// The only action, which sends something to the agent: the opened text and its method.
@@ -121,7 +137,7 @@ impl Bench {
                 assert_eq!(frames.len(), 1);
                 bytes[codec::FRAME_HEADER_BYTES..].to_vec()
             }
-            Action::Close { .. } | Action::Mail { .. } => panic!("{action:?}"),
+            Action::Close { .. } | Action::Mail { .. } | Action::Notice { .. } => panic!("{action:?}"),
         };
         let key = self.manager.table().by_id(agent.parse().unwrap()).unwrap().cipher_key();
         let mut opener = Opener::new(OpenSettings::default());

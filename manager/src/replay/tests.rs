@@ -40,6 +40,20 @@ fn off_accepts_all_and_keeps_the_highest() {
 }
 
 #[test]
+fn a_reset_takes_everything_again_once() {
+    for policy in [STRICT, WINDOW] {
+        let state = ReplayState::new(counter(7, 9_000));
+        assert_eq!(state.accept(policy, counter(7, 9_001)), Ok(()));
+        assert!(state.accept(policy, counter(0, 1)).is_err());
+        state.reset();
+        assert_eq!(state.highest(), Counter::ZERO);
+        assert_eq!(state.accept(policy, counter(0, 1)), Ok(()), "{policy:?}");
+        assert_eq!(state.accept(policy, counter(0, 1)), Err(Replayed::Duplicate), "{policy:?}");
+        assert_eq!(state.accept(policy, counter(0, 90)), Ok(()), "{policy:?}");
+    }
+}
+
+#[test]
 fn window_takes_late_ones_once() {
     let state = ReplayState::new(Counter::ZERO);
     for (offered, expected) in [

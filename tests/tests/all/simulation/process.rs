@@ -260,6 +260,8 @@ impl World {
                     self.oracle.check(wire.is_some(), || format!("closed for {reason}, but is not there"));
                     self.manager_closes(wire.expect("checked"));
                 }
+                // What is told about agents changes nothing that anybody in the simulation sees.
+                Some(Action::Notice { .. }) => {}
                 Some(Action::Mail { shard: to, connection }) => {
                     self.oracle.check(to.0 != shard, || "mail of a shard to itself".into());
                     let delay = self.some_delay();

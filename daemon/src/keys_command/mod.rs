@@ -1,18 +1,18 @@
-//! `ringmaster keys`: adds to client.keys and lists it, as manage_agents does.
+//! `ringmaster keys`: changes client.keys and lists it, as manage_agents does.
 
-use std::{
-    fmt,
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-};
+mod error;
+mod file;
+mod remove;
+mod transfer;
+
+use std::path::Path;
 
 use codec::{AddressRule, AgentId, KeyEntry, KeyFile};
 use rand::TryRng;
-use rustix::fs::FlockOperation;
 
-use crate::home::FILE_MODE;
+pub use error::KeysError;
+pub use remove::remove;
+pub use transfer::{export, extract, import};
 
 /// An agent that is to be added.
 #[derive(Clone, Debug)]
@@ -27,25 +27,15 @@ pub struct NewAgent {
 
 /// Adds an agent to client.keys, and returns its line.
 ///
-/// Other writers that take the same lock wait; readers see the file with or without the line, never a part of it.
+/// Readers see the file with or without the line, never a part of it; what manage_agents adds meanwhile is kept.
 /// Source: ossec-hids 4.3.0 `addagent/manage_agents.c`, `add_agent`.
 ///
 /// # Errors
 /// When the name, address or id can't be used or is taken, or the file can't be changed.
 pub fn add(keys_path: &Path, agent: &NewAgent) -> Result<String, KeysError> {
-    let io_failed = |error: io::Error| KeysError::Io { path: keys_path.to_owned(), kind: error.kind() };
-    let mut file = open_locked(keys_path).map_err(io_failed)?;
-    let mut present = Vec::new();
-    file.read_to_end(&mut present).map_err(io_failed)?;
-
-    let entry = new_entry(agent, &KeyFile::parse(&present), secret()?)?;
-    let line = entry.to_line();
-    // A file that somebody left without its last newline must not swallow the new line.
-    let separator = if present.last().is_some_and(|last| *last != b'\n') { "\n" } else { "" };
-    file.write_all(format!("{separator}{line}\n").as_bytes())
-        .and_then(|()| file.sync_data())
-        .map_err(io_failed)?;
-    Ok(line)
+    let key = secret()?;
+    let added = file::append(keys_path, |present| Ok(vec![new_entry(agent, present, key.clone())?]))?;
+    Ok(added.iter().map(KeyEntry::to_line).collect())
 }
 
 /// The agents of client.keys, one line each without the key, and what is wrong with the file.
@@ -53,9 +43,7 @@ pub fn add(keys_path: &Path, agent: &NewAgent) -> Result<String, KeysError> {
 /// # Errors
 /// When the file can't be read.
 pub fn list(keys_path: &Path) -> Result<(String, Vec<String>), KeysError> {
-    let bytes = std::fs::read(keys_path)
-        .map_err(|error| KeysError::Io { path: keys_path.to_owned(), kind: error.kind() })?;
-    let parsed = KeyFile::parse(&bytes);
+    let parsed = read(keys_path)?;
     let agents = parsed
         .entries
         .iter()
@@ -67,6 +55,15 @@ pub fn list(keys_path: &Path) -> Result<(String, Vec<String>), KeysError> {
         .map(|problem| format!("{}:{}: {}", keys_path.display(), problem.line, problem.kind))
         .collect();
     Ok((agents, problems))
+}
+
+/// The file, parsed.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read(keys_path: &Path) -> Result<KeyFile, KeysError> {
+    let failed = |error: std::io::Error| KeysError::Io { path: keys_path.to_owned(), kind: error.kind() };
+    Ok(KeyFile::parse(&std::fs::read(keys_path).map_err(failed)?))
 }
 
 /// The entry, once nothing speaks against it.
@@ -84,6 +81,11 @@ fn new_entry(agent: &NewAgent, present: &KeyFile, key: String) -> Result<KeyEntr
     })?;
     let mut taken =
         present.entries.iter().map(|entry| entry.id).chain(present.removed.iter().map(|key| key.id));
+    if let Some(host) = address.single_host()
+        && let Some(holder) = present.entries.iter().find(|entry| entry.address.single_host() == Some(host))
+    {
+        return Err(KeysError::AddressTaken { address: agent.address.clone(), id: holder.id });
+    }
     let id = match &agent.id {
         None => next_id(taken)?,
         Some(text) => {
@@ -117,87 +119,20 @@ fn secret() -> Result<String, KeysError> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn open_locked(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(path)?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+/// The entry whose id this is: as written, or as manage_agents would write the number.
+///
+/// # Errors
+/// When there is none.
+///
+/// Source: ossec-hids 4.3.0 `addagent/validate.c`, `FormatID`.
+pub fn find<'a>(present: &'a KeyFile, id: &str) -> Result<&'a KeyEntry, KeysError> {
+    let of = |id: &str| present.entries.iter().find(|entry| entry.id.as_str() == id);
+    let found = of(id).or_else(|| of(&format!("{:03}", id.parse::<u32>().ok()?)));
+    found.ok_or_else(|| KeysError::IdUnknown(id.to_owned()))
 }
 
 /// What manage_agents takes for a name. Source: ossec-hids 4.3.0 `addagent/validate.c`, `OS_IsValidName`.
 const NAME_CHARACTERS: std::ops::RangeInclusive<usize> = 2..=codec::limits::AGENT_NAME_BYTES_MAX;
-
-/// Why client.keys stays as it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum KeysError {
-    /// The address is none.
-    Address {
-        /// As given.
-        text: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The id is none.
-    Id(String),
-    /// Another line begins with this id, be it of a removed agent.
-    IdTaken(AgentId),
-    /// The file can't be read or written.
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What the kernel said.
-        kind: io::ErrorKind,
-    },
-    /// The name is none.
-    Name(String),
-    /// Another agent has this name.
-    NameTaken {
-        /// The name.
-        name: String,
-        /// Who has it.
-        id: AgentId,
-    },
-    /// The greatest id in use is the greatest there can be.
-    NoIdLeft,
-    /// The operating system gives no random numbers.
-    NoRandomness,
-}
-
-impl std::error::Error for KeysError {}
-
-impl fmt::Display for KeysError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KeysError::Address { text, problem } => {
-                write!(formatter, "--ip {text:?}: {problem}")
-            }
-            KeysError::Id(text) => {
-                write!(
-                    formatter,
-                    "--id {text:?} is no id: use 1 to 8 digits that are not all 0, or leave it out"
-                )
-            }
-            KeysError::IdTaken(id) => {
-                write!(formatter, "the id {id} is taken: choose another, or leave --id out")
-            }
-            KeysError::Io { path, kind } => write!(formatter, "{}: {kind}", path.display()),
-            KeysError::Name(name) => write!(
-                formatter,
-                "{name:?} is no agent name: use {} to {} letters, digits, '-', '_' or '.'",
-                NAME_CHARACTERS.start(),
-                NAME_CHARACTERS.end()
-            ),
-            KeysError::NameTaken { name, id } => {
-                write!(formatter, "the name {name} is taken by agent {id}: choose another")
-            }
-            KeysError::NoIdLeft => {
-                write!(formatter, "no id is left above the greatest in use: name a free one with --id")
-            }
-            KeysError::NoRandomness => {
-                write!(formatter, "the operating system gives no random numbers (getrandom)")
-            }
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +170,10 @@ mod tests {
                 &format!("{name:?} is no agent name: use 2 to 127 letters, digits, '-', '_' or '.'"),
             );
         }
+        check(
+            agent("mail", "10.0.0.1", None),
+            "the address 10.0.0.1 is taken by agent 0017: choose another, or a network",
+        );
         let error = new_entry(&agent("mail", "10.0.0.300", None), &present, String::new()).unwrap_err();
         assert!(error.to_string().starts_with("--ip \"10.0.0.300\": "), "{error}");
     }
