@@ -15,6 +15,7 @@ use clap_complete::Shell;
 mod agents;
 mod counters;
 mod keys;
+mod reload;
 
 use crate::{
     home::Home,
@@ -62,6 +63,10 @@ enum Command {
     Counters(counters::CountersCommand),
     /// Print what the running manager is and has counted, as JSON.
     Status,
+    /// Let the running manager read its settings and client.keys again, and print what changed and what waits for a start.
+    ///
+    /// The same as SIGHUP. Settings that can't be are refused, and change nothing.
+    Reload,
     /// Look at what of the host decides about speed and loss.
     #[command(subcommand)]
     Tune(TuneCommand),
@@ -114,6 +119,7 @@ pub fn main() -> ExitCode {
         Some(Command::Keys(command)) => keys::keys(&arguments, command),
         Some(Command::Agents(command)) => agents::agents(&arguments, command),
         Some(Command::Counters(command)) => counters::counters(&arguments, command),
+        Some(Command::Reload) => reload::reload(&arguments),
         Some(Command::Status) => agents::status(&arguments),
         Some(Command::Tune(command)) => tune(&arguments, command),
     };
@@ -131,6 +137,7 @@ pub fn main() -> ExitCode {
                 | Command::Keys(_)
                 | Command::Agents(_)
                 | Command::Counters(_)
+                | Command::Reload
                 | Command::Status,
             ) => ExitCode::FAILURE,
         }
@@ -173,9 +180,10 @@ fn as_remoted(invocation: &Invocation) -> Result<ExitCode, Refusal> {
         Wanted::Test => Home::existing(&invocation.home)?,
         Wanted::Background | Wanted::Foreground => Home::prepare(&invocation.home)?,
     };
-    let sources = Arguments::of_home(home.path()).sources(home.settings_path(), home.path());
+    let mut sources = Arguments::of_home(home.path()).sources(home.settings_path(), home.path());
     let mut loaded = sources.load()?;
     invocation.take_the_place(&mut loaded.settings);
+    sources.run = Some(loaded.settings.run.clone());
     match invocation.wanted() {
         Wanted::Test => Ok(ExitCode::SUCCESS),
         Wanted::Background => Ok(invocation.background(&home)?),
@@ -263,7 +271,8 @@ fn effective(arguments: &Arguments, home: &Home) -> Result<(Settings, BTreeMap<S
 impl Arguments {
     /// What settings come from.
     fn sources(&self, file: PathBuf, home: &Path) -> Sources {
-        Sources { home: home.to_owned(), file, cores: self.cores.clone(), listen: self.listen.clone() }
+        let (cores, listen) = (self.cores.clone(), self.listen.clone());
+        Sources { home: home.to_owned(), file, cores, listen, run: None }
     }
 }
 

@@ -50,6 +50,10 @@ pub struct ControlMetrics {
     pub agent_info_write_failures: Stored,
     /// News of agents from the shards that the control plane had no room for.
     pub notices_dropped: Stored,
+    /// Times that the settings were read again.
+    pub settings_loads: Stored,
+    /// Times that they were not taken.
+    pub settings_refusals: Stored,
     /// Requests over the command socket.
     pub commands: Stored,
 }
@@ -146,6 +150,12 @@ const SINK_GAUGES: &[OfSink] = &[
 
 const CONTROL_COUNTERS: &[OfControl] = &[
     ("key_loads", "Agent tables made from client.keys", |control| &control.key_loads),
+    ("settings_loads", "Reloads of the settings that were taken", |control| &control.settings_loads),
+    (
+        "settings_refusals",
+        "Reloads of the settings that were refused, so that everything stayed",
+        |control| &control.settings_refusals,
+    ),
     ("rids_writes", "Times the message counters were written to disk", |control| &control.counter_writes),
     ("rids_write_failures", "Times the message counters could not be written to disk", |control| {
         &control.counter_write_failures

@@ -8,7 +8,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -204,7 +203,7 @@ fn agent_info(settings: &Settings, home: &Home) -> Result<Option<AgentInfo>, Run
 
 fn registry(shared: &Shared) -> Registry {
     let settings = &shared.settings;
-    let silent_after = Duration::from_secs(settings.agents.silence_deadline_seconds.into());
+    let silent_after = settings.silence_deadline();
     Registry::new(shared.table.load_full(), silent_after, settings.sink.queue.product == Product::Ossec)
 }
 

@@ -32,6 +32,8 @@ pub enum Request {
         #[serde(default)]
         ids: Vec<String>,
     },
+    /// Read settings and client.keys again. Says the [`crate::settings::Changes`].
+    Reload,
     /// Forget the counters that this agent used up.
     ResetCounter {
         /// Its id.

@@ -23,6 +23,10 @@ impl ControlPlane {
                 }
                 self.registry.answer(now, ids, order.from)
             }
+            Request::Reload => match self.reload().await {
+                Ok(changes) => Answer::ok(json!(changes)),
+                Err(problem) => Answer::refused(format!("{problem}; everything stays as it was")),
+            },
             Request::ResetCounter { id } => self.reset_counter(id).await,
             Request::Status => Answer::ok(self.status_told()),
         };

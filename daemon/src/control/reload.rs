@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tracing::{error, info, warn};
 
 use super::{ControlPlane, notify};
-use crate::settings::{self, Change, Changes, Reload};
+use crate::settings::{self, Changes, Reload};
 
 impl ControlPlane {
     /// Reads settings and client.keys again. No shard waits for it; each takes the settings between two of its turns.
@@ -19,8 +19,16 @@ impl ControlPlane {
         }
         let outcome = self.reload_settings().await;
         match &outcome {
-            Ok(changes) => say(changes),
-            Err(problem) => error!("reload: {problem}; everything stays as it was"),
+            Ok(changes) => {
+                self.counted.settings_loads.add(1);
+                for (in_effect, line) in changes.lines() {
+                    if in_effect { info!("reload: {line}") } else { warn!("reload: {line}") }
+                }
+            }
+            Err(problem) => {
+                self.counted.settings_refusals.add(1);
+                error!("reload: {problem}; everything stays as it was");
+            }
         }
         self.keys_if(|_| true).await;
         notify(&[NotifyState::Ready]);
@@ -34,23 +42,12 @@ impl ControlPlane {
         loaded.remarks.iter().for_each(|remark| warn!("{remark}"));
         let Reload { settings, changes } = settings::reload(&self.settings, &loaded.settings);
         if !changes.applied.is_empty() {
+            self.registry.expect_silence(settings.silence_deadline());
             self.settings = Arc::new(settings);
             for mailer in &self.mailers {
                 mailer.send_settings(Arc::clone(&self.settings));
             }
         }
         Ok(changes)
-    }
-}
-
-fn say(Changes { applied, postponed }: &Changes) {
-    for Change { what, old, new } in applied {
-        info!("reload: {what}: {new} takes the place of {old}");
-    }
-    for Change { what, old, new } in postponed {
-        warn!("reload: {what}: {new} takes the place of {old} at the next start");
-    }
-    if applied.is_empty() && postponed.is_empty() {
-        info!("reload: the settings say what they said");
     }
 }

@@ -72,6 +72,11 @@ impl Registry {
         Registry { table, records, silent_after, info }
     }
 
+    /// Another silence makes an agent count as disconnected from now on.
+    pub fn expect_silence(&mut self, silent_after: Duration) {
+        self.silent_after = silent_after;
+    }
+
     /// client.keys changed. What is known of an agent that stayed the same is kept.
     pub fn adopt(&mut self, table: &Arc<AgentTable>) {
         let mut before = std::mem::take(&mut self.records);

@@ -301,6 +301,11 @@ impl Settings {
         self.home.join("logs/archives/archives.json")
     }
 
+    /// How long an agent may be silent until it counts as gone.
+    pub fn silence_deadline(&self) -> Duration {
+        Duration::from_secs(u64::from(self.agents.silence_deadline_seconds))
+    }
+
     /// How long a shard may take to hand over what its sinks hold.
     pub fn stop_grace(&self) -> Duration {
         Duration::from_secs(u64::from(self.stop.grace_seconds))

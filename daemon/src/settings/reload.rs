@@ -1,6 +1,6 @@
 //! What a reload changes at once, and what waits for the next start.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Listener, Settings, document::flatten};
 
@@ -35,7 +35,7 @@ pub struct Reload {
 }
 
 /// The difference between what ran and what the files say.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Changes {
     /// In effect from now on.
     pub applied: Vec<Change>,
@@ -44,7 +44,7 @@ pub struct Changes {
 }
 
 /// One setting, or one listener.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Change {
     /// Dotted key, or kind, transports and address of a listener.
     pub what: String,
@@ -134,9 +134,22 @@ fn listeners(running: &[Listener], wanted: &[Listener], changes: &mut Changes) -
 }
 
 impl Changes {
-    /// Whether nothing is to be said.
+    /// Whether the files say what runs.
     pub fn is_empty(&self) -> bool {
         self.applied.is_empty() && self.postponed.is_empty()
+    }
+
+    /// A line for each, and whether it is in effect.
+    pub fn lines(&self) -> impl Iterator<Item = (bool, String)> {
+        let applied = self
+            .applied
+            .iter()
+            .map(|Change { what, old, new }| (true, format!("{what}: {new} takes the place of {old}")));
+        let postponed = self.postponed.iter().map(|Change { what, old, new }| {
+            (false, format!("{what}: {new} takes the place of {old} at the next start"))
+        });
+        let nothing = self.is_empty().then(|| (true, "the settings say what they said".to_owned()));
+        applied.chain(postponed).chain(nothing)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use super::{Cores, Loaded, Origin, Settings, SettingsError, load};
+use super::{Cores, Loaded, Origin, Run, Settings, SettingsError, load};
 
 /// A home with its files, and what the command line said.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Sources {
     pub cores: Option<Cores>,
     /// `--listen`; it takes the place of every listener.
     pub listen: Vec<SocketAddr>,
+    /// `-u` and `-g` of the C program, over what the files say.
+    pub run: Option<Run>,
 }
 
 impl Sources {
@@ -33,6 +35,9 @@ impl Sources {
         if let Some(cores) = &self.cores {
             settings.shards.cores = cores.clone();
             origins.insert("shards.cores".to_owned(), Origin::CommandLine);
+        }
+        if let Some(run) = &self.run {
+            settings.run = run.clone();
         }
         if !self.listen.is_empty() {
             settings.listen_only_on(&self.listen, "command line");

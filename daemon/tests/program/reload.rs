@@ -44,11 +44,32 @@ fn a_reload_changes_what_can_change_and_drops_no_agent() {
     assert_eq!(program.metric("ringmaster_connections", &[]), 1, "the connection has lived through it");
 
     append(&home, "replay = \"sometimes\"\n");
-    program.signal(Signal::HUP);
-    let line = program.wait_for_line("ERROR");
-    assert!(line.contains("etc/ringmaster.toml:") && line.contains("everything stays as it was"), "{line}");
+    let refused = home.command(&["reload"]);
+    let complaint = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{complaint}");
+    let said = program.wait_for_line("reload: ");
+    for text in [&complaint, &said] {
+        assert!(
+            text.contains("etc/ringmaster.toml:") && text.contains("everything stays as it was"),
+            "{text}"
+        );
+    }
     udp.send(&db.seal(b"1:a:refused as before"));
     program.wait_for_metric("ringmaster_dropped_total", &["reason=\"method_not_accepted\""], 2);
     tcp.start(&mut web);
+
+    let path = home.path().join("etc/ringmaster.toml");
+    let settings = fs::read_to_string(&path).unwrap();
+    fs::write(&path, settings.replace("sometimes", "off").replace("\"aes\"", "\"both\"")).unwrap();
+    let answer = home.command(&["reload"]);
+    let expected = "agents.crypto_accept: \"both\" takes the place of \"aes\"\n\
+        agents.replay: \"off\" takes the place of \"strict\"\n\
+        listener secure udp+tcp 127.0.0.1:0: crypto_accept=both takes the place of crypto_accept=aes\n\
+        agents.old_format: true takes the place of false at the next start\n";
+    assert_eq!(String::from_utf8_lossy(&answer.stdout), expected);
+    tcp.start(&mut web);
+    udp.start(&mut db);
+    assert_eq!(program.metric("ringmaster_settings_loads_total", &[]), 2);
+    assert_eq!(program.metric("ringmaster_settings_refusals_total", &[]), 1);
     program.assert_balanced();
 }

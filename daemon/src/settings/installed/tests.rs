@@ -60,6 +60,7 @@ fn check(files: &[(&str, &str)], listen: &[&str], expected: &[&str]) {
         home: home.path().to_owned(),
         file: home.path().join("etc/ringmaster.toml"),
         cores: None,
+        run: None,
         listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
     };
     let said = match sources.load() {
