@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::compare::cli::CompareCli;
 use crate::lines;
+use crate::outage::cli::OutageCli;
 use crate::values::parse_duration;
 pub use crate::values::{Cores, Share};
 
@@ -45,6 +46,8 @@ pub struct Program {
 pub enum Command {
     /// Sets TCP against UDP.
     Compare(Box<CompareCli>),
+    /// Shows what an outage costs: events before, during and after it, over UDP and TCP.
+    Outage(Box<OutageCli>),
 }
 
 /// The options of a run.

@@ -148,11 +148,29 @@ impl Embedded {
     /// # Panics
     /// If it was never started.
     pub fn kill_and_restart(&mut self) -> Result<i32, String> {
+        self.kill()?;
+        self.start_again()
+    }
+
+    /// Kills it (SIGKILL).
+    ///
+    /// # Errors
+    /// If the kernel won't.
+    pub fn kill(&mut self) -> Result<(), String> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let killed = child.kill().and_then(|()| child.wait());
+        killed.map(drop).map_err(|error| format!("the embedded manager can't be killed: {error}"))
+    }
+
+    /// Starts it again, at the same address; returns its new process.
+    ///
+    /// # Errors
+    /// If it does not come back.
+    ///
+    /// # Panics
+    /// If it was never started.
+    pub fn start_again(&mut self) -> Result<i32, String> {
         self.settings.listen = self.address();
-        if let Some(mut child) = self.child.take() {
-            let killed = child.kill().and_then(|()| child.wait());
-            killed.map_err(|error| format!("the embedded manager can't be killed: {error}"))?;
-        }
         // In between a client of somebody else's may have been given the port, for a moment.
         let deadline = Instant::now() + START_TIMEOUT;
         while let Err(error) = self.start() {

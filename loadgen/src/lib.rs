@@ -4,7 +4,8 @@
 //! [`lines`], [`members`], [`seal_ahead`], [`stock`], [`leg`]); the fleet that says it ([`crew`], [`fleet`], [`links`],
 //! [`pacing`], [`account`], and who plays what); what arrived ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the
 //! kernel and it say of itself ([`meter`], [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`], and
-//! its table). Above all that, [`compare`] plays many legs and sets TCP against UDP.
+//! its table). Above all that, [`compare`] plays many legs and sets TCP against UDP;
+//! [`outage`] plays a few agents through a cut and says what became of each event.
 #![forbid(unsafe_code)]
 
 pub mod account;
@@ -23,6 +24,7 @@ pub mod managed;
 pub mod members;
 pub mod meter;
 pub mod metrics;
+pub mod outage;
 pub mod outcome;
 pub mod pacing;
 pub mod plan;

@@ -10,6 +10,7 @@ use clap::Parser;
 use loadgen::cli::{Command, Job, Program};
 use loadgen::compare::cli::CompareJob;
 use loadgen::embedded;
+use loadgen::outage::cli::OutageJob;
 use serde::Serialize;
 
 #[global_allocator]
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let done = match &program.command {
         None => Job::from_cli(&program.run).map(|job| run(&job)),
         Some(Command::Compare(cli)) => CompareJob::from_cli(cli).map(|asked| compare(&asked)),
+        Some(Command::Outage(cli)) => OutageJob::from_cli(cli).map(|asked| outage(&asked)),
     };
     match done {
         Ok(Ok(exit)) => exit,
@@ -45,14 +47,27 @@ fn run(job: &Job) -> Result<ExitCode, String> {
 }
 
 fn compare(asked: &CompareJob) -> Result<ExitCode, String> {
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
-    let comparison = loadgen::compare::compare(asked, command, &*interruptible()?)?;
+    let comparison = loadgen::compare::compare(asked, command(), &*interruptible()?)?;
     write_json(asked.job.json.as_deref(), &comparison)?;
-    if let Some(path) = &asked.html {
-        std::fs::write(path, comparison.to_html())
-            .map_err(|error| format!("--html {}: {error}", path.display()))?;
-    }
+    write_html(asked.html.as_deref(), || comparison.to_html())?;
     Ok(if comparison.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn outage(asked: &OutageJob) -> Result<ExitCode, String> {
+    let found = loadgen::outage::outages(asked, command(), &*interruptible()?)?;
+    write_json(asked.json.as_deref(), &found)?;
+    write_html(asked.html.as_deref(), || found.to_html())?;
+    Ok(if found.is_cut_short { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What was typed.
+fn command() -> String {
+    std::env::args().collect::<Vec<_>>().join(" ")
+}
+
+fn write_html(path: Option<&Path>, page: impl FnOnce() -> String) -> Result<(), String> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, page()).map_err(|error| format!("--html {}: {error}", path.display()))
 }
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the program as it would without us.

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, recv, recvmmsg};
 
 use crate::cli::Protocol;
 use crate::lines::{Found, Lines};
@@ -90,6 +90,18 @@ impl QueueSocket {
             .map_err(|error| explain(error, "run loadgen as the owner of the folder"))?;
         socket.set_read_timeout(Some(STOP_CHECK))?;
         Ok(QueueSocket { socket: socket.into(), path: path.to_owned() })
+    }
+
+    /// A datagram that is there already, without waiting; how long it is.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 

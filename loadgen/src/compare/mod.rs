@@ -14,7 +14,7 @@ pub mod comparison;
 pub mod crossing;
 mod left_out;
 pub mod page;
-mod plot;
+pub(crate) mod plot;
 pub mod search;
 pub mod session;
 mod table;

@@ -4,6 +4,7 @@
 
 mod comparison;
 mod embedded;
+mod outages;
 mod stand_in;
 
 use std::path::Path;
