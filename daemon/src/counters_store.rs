@@ -62,6 +62,9 @@ struct Record {
     fingerprint: u64,
     /// Whether OSSEC's file says something else: only those are written.
     moved: bool,
+    /// Whether the agent is in client.keys now. Who was removed may come back and go on counting here; OSSEC's file of an
+    /// agent that is removed goes with it.
+    listed: bool,
 }
 
 impl CounterStore {
@@ -110,7 +113,7 @@ impl CounterStore {
             let counter = last_counter(stored.state, before, rid, fingerprint);
             // What the rids file does not say yet is written there at the stop, whether it moves again or not.
             let moved = counter != rid.unwrap_or(Counter::ZERO);
-            store.remember(Record { id, counter, fingerprint, moved });
+            store.remember(Record { id, counter, fingerprint, moved, listed: true });
         }
         Ok((store, problems))
     }
@@ -148,12 +151,17 @@ impl CounterStore {
     /// Finds the place of each agent of another table. One that is new, or has another key, begins anew, and a file
     /// that OSSEC may have of its id no longer counts.
     fn adopt(&mut self, table: &Arc<AgentTable>) {
+        self.records.iter_mut().for_each(|record| record.listed = false);
         let place = |agent: &manager::Agent| {
             let (id, fingerprint) = (agent.entry().id, fingerprint(agent.entry()));
             match self.by_id.get(&id) {
-                Some(place) if self.records[*place].fingerprint == fingerprint => *place,
+                Some(place) if self.records[*place].fingerprint == fingerprint => {
+                    self.records[*place].listed = true;
+                    *place
+                }
                 Some(_) | None => {
-                    self.remember(Record { id, counter: Counter::ZERO, fingerprint, moved: true })
+                    let counter = Counter::ZERO;
+                    self.remember(Record { id, counter, fingerprint, moved: true, listed: true })
                 }
             }
         };
@@ -222,7 +230,7 @@ impl CounterStore {
     /// When a file can't be written.
     pub fn export(&self, folder: &Path) -> io::Result<usize> {
         let rids = Rids::new(folder.to_owned());
-        let heard = self.records.iter().filter(|record| record.counter != Counter::ZERO);
+        let heard = self.records.iter().filter(|record| record.listed && record.counter != Counter::ZERO);
         let mut written = 0;
         for record in heard {
             rids.write(record.id.as_str(), record.counter)?;
@@ -237,12 +245,12 @@ impl CounterStore {
         &self.path
     }
 
-    /// Writes OSSEC's files of all agents that moved, then the store as clean.
+    /// Writes OSSEC's files of all agents of client.keys that moved, then the store as clean.
     ///
     /// # Errors
     /// When a file can't be written. The store then still says that it is not clean.
     pub fn close(&self) -> io::Result<()> {
-        for record in self.records.iter().filter(|record| record.moved) {
+        for record in self.records.iter().filter(|record| record.moved && record.listed) {
             self.rids.write(record.id.as_str(), record.counter)?;
         }
         self.rids.write(SENDER, self.sender)?;
@@ -261,7 +269,7 @@ impl CounterStore {
         let mut text = String::with_capacity(LINE_BYTES * (self.records.len() + 2));
         writeln!(text, "{HEAD}{}\nsender {} {}", state.word(), self.sender.global, self.sender.local)
             .expect("a String takes all");
-        for Record { id, counter, fingerprint, moved: _ } in &self.records {
+        for Record { id, counter, fingerprint, moved: _, listed: _ } in &self.records {
             if *counter != Counter::ZERO {
                 writeln!(text, "{} {} {} {fingerprint:016x}", id.as_str(), counter.global, counter.local)
                     .expect("a String takes all");
@@ -326,7 +334,9 @@ impl Stored {
                     let fingerprint = u64::from_str_radix(fingerprint, 16);
                     match (id.parse(), counter(global, local), fingerprint) {
                         (Ok(id), Some(counter), Ok(fingerprint)) => {
-                            stored.agents.insert(id, Record { id, counter, fingerprint, moved: false });
+                            stored
+                                .agents
+                                .insert(id, Record { id, counter, fingerprint, moved: false, listed: false });
                         }
                         (Ok(_) | Err(_), Some(_) | None, Ok(_) | Err(_)) => {
                             problem(index + 1, "no counter; skipped");

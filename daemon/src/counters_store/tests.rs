@@ -7,7 +7,10 @@ fn counter(global: u32, local: u16) -> Counter {
 #[test]
 fn which_counter_of_an_agent_counts() {
     let id: AgentId = "001".parse().unwrap();
-    let stored = |global, fingerprint| Record { id, counter: counter(global, 1), fingerprint, moved: false };
+    let stored = |global, fingerprint| {
+        let counter = counter(global, 1);
+        Record { id, counter, fingerprint, moved: false, listed: true }
+    };
     let check = |state, stored: Option<Record>, rid: Option<u32>, expected: u32| {
         let rid = rid.map(|global| counter(global, 1));
         let found = last_counter(state, stored.as_ref(), rid, 7);
@@ -184,6 +187,23 @@ fn ossecs_files_go_out_and_come_in() {
     let after = ["001", "002", "003"].map(|id| highest(&table, id));
     assert_eq!(after, [counter(1, 1), counter(0, 5), counter(8, 8)]);
     assert_eq!(store.sender(), counter(2, 2), "an agent must never see it go back");
+}
+
+#[test]
+fn who_was_removed_has_no_file_and_goes_on_counting_if_he_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::prepare(folder.path()).unwrap();
+    let keys = "001 one any k1\n002 two any k2\n";
+    let (mut store, table) = run(&home, keys);
+    accept(&table, "001", counter(3, 9));
+    accept(&table, "002", counter(1, 1));
+    store.collect(&table, Counter::ZERO);
+    let rest = Arc::new(AgentTable::build(entries("001 one any k1\n"), Some(&table), &store.seed(&[])));
+    store.collect(&rest, Counter::ZERO);
+    assert_eq!(store.seed(&entries(keys)).len(), 2, "it may come back");
+    store.close().unwrap();
+    let rids = store.rids.present().unwrap();
+    assert_eq!(rids, ["001", SENDER].map(str::to_owned).into());
 }
 
 #[test]
