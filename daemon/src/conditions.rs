@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often one condition may speak.
-const INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Remembers what was said, and what the counters were.
 #[derive(Debug)]

@@ -18,11 +18,13 @@ use uring::{Unsupported, sockets};
 use crate::{
     clock::Clock,
     command::CommandServer,
-    control::{ControlError, ControlPlane, Face, KeySource, RetiredTables, Status, say_problems},
+    conditions,
+    control::{ControlError, ControlPlane, Face, KeySource, RetiredTables, Status},
     counters_store::CounterStore,
     exposition::{ControlMetrics, Exposition},
     home::{Home, HomeError, HomeLock},
     listen::{self, BindError, Bound},
+    logging::Limiter,
     mail::{self, MailSender},
     metrics::ShardMetrics,
     registry::{AgentInfo, Registry},
@@ -95,8 +97,8 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
     let held = hold(&home)?;
 
     let in_home = |part: &'static str| move |error: io::Error| RunError::Home(home_error(part, &error));
-    let (keys, file) = KeySource::open(&home.keys_path()).map_err(in_home("etc/client.keys"))?;
-    say_problems(keys.path(), &file.problems);
+    let (mut keys, file) = KeySource::open(&home.keys_path()).map_err(in_home("etc/client.keys"))?;
+    keys.say_problems(&file.problems);
     let (store, problems) = CounterStore::open(&home, &file.entries, settings.counters.unclean_margin)
         .map_err(in_home("queue/ringmaster/counters"))?;
     problems.iter().for_each(|problem| warn!("{problem}"));
@@ -130,6 +132,7 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
         store,
         keys,
         counted,
+        repeated: Limiter::new(conditions::INTERVAL),
         registry,
         agent_info,
         notices,

@@ -42,6 +42,8 @@ pub struct KeySource {
     /// A change in place that does not count yet.
     unsettled: Option<Unsettled>,
     away: bool,
+    /// What was said last of the file's problems: the first of them, and how many there were.
+    said: (Vec<KeyProblem>, usize),
 }
 
 impl std::fmt::Debug for KeySource {
@@ -87,8 +89,25 @@ impl KeySource {
             content,
             unsettled: None,
             away: false,
+            said: (Vec::new(), 0),
         };
         Ok((source, file))
+    }
+
+    /// Says what is skipped of the file, and why, unless that is what was said last: a script that adds agents writes the file
+    /// over and over.
+    pub fn say_problems(&mut self, problems: &[KeyProblem]) {
+        let first = &problems[..problems.len().min(PROBLEMS_SAID_MAX)];
+        if (self.said.0.as_slice(), self.said.1) == (first, problems.len()) {
+            return;
+        }
+        self.said = (first.to_vec(), problems.len());
+        for problem in first {
+            warn!("{}:{}: {}", self.path.display(), problem.line, problem.kind);
+        }
+        if problems.len() > PROBLEMS_SAID_MAX {
+            warn!("{}: {} more such lines", self.path.display(), problems.len() - PROBLEMS_SAID_MAX);
+        }
     }
 
     /// Asks the kernel to tell of changes. To be called inside the runtime.
@@ -215,16 +234,6 @@ fn counts_at_once(
 fn grew(before: &[u8], content: &[u8]) -> bool {
     let ended_whole = before.last().is_none_or(|last| *last == b'\n');
     content.starts_with(before) && (ended_whole || content.get(before.len()) == Some(&b'\n'))
-}
-
-/// Says what is skipped of the file, and why.
-pub fn say_problems(path: &Path, problems: &[KeyProblem]) {
-    for problem in problems.iter().take(PROBLEMS_SAID_MAX) {
-        warn!("{}:{}: {}", path.display(), problem.line, problem.kind);
-    }
-    if problems.len() > PROBLEMS_SAID_MAX {
-        warn!("{}: {} more such lines", path.display(), problems.len() - PROBLEMS_SAID_MAX);
-    }
 }
 
 fn signature(path: &Path) -> Option<Signature> {

@@ -36,6 +36,7 @@ use crate::{
     counters_store::CounterStore,
     exposition::ControlMetrics,
     home::{self, FILE_MODE},
+    logging::{self, Limiter},
     mail::{Mail, MailSender},
     metrics::ShardMetrics,
     readiness,
@@ -47,7 +48,7 @@ use crate::{
 
 use agents::InfoTask;
 pub use http::Face;
-pub use keys::{KeySource, say_problems};
+pub use keys::KeySource;
 pub use retired::RetiredTables;
 
 /// What the control plane is made of.
@@ -73,6 +74,8 @@ pub struct ControlPlane {
     pub keys: KeySource,
     /// What the control plane counts.
     pub counted: Arc<ControlMetrics>,
+    /// What it says once a minute.
+    pub repeated: Limiter<Repeated>,
     /// What is known of each agent.
     pub registry: Registry,
     /// OSSEC's files of who is there; `None` in an installation of Wazuh's.
@@ -91,6 +94,13 @@ pub struct ControlPlane {
     pub settings: Arc<Settings>,
     /// Where a reload reads; `None` if the settings came from no file.
     pub sources: Option<Sources>,
+}
+
+/// What the control plane itself meets again and again, and says once a minute.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Repeated {
+    /// The counters can't be written.
+    CountersUnwritten,
 }
 
 /// The file that says where a running program listens.
@@ -192,6 +202,7 @@ impl ControlPlane {
                     self.shards_live()?;
                     let now = self.clock.nanoseconds();
                     conditions.say(now, &Totals::of(&self.metrics));
+                    logging::say_held_back();
                     if readiness::alive(now, &self.metrics).is_ok() {
                         watchdog.feed();
                     }
@@ -238,7 +249,7 @@ impl ControlPlane {
             return;
         }
         let Some(file) = self.keys.read_changed().await else { return };
-        say_problems(self.keys.path(), &file.problems);
+        self.keys.say_problems(&file.problems);
         let previous = self.table.load_full();
         // Agents that are gone may come back: what they used up stays used up.
         self.store.collect(&previous, self.senders.last());
@@ -268,8 +279,10 @@ impl ControlPlane {
             Err(error) => {
                 self.store.not_written();
                 self.counted.counter_write_failures.add(1);
-                if self.counted.counter_write_failures.read().is_power_of_two() {
-                    warn!("{}: {error}; tried again each second", self.store.path().display());
+                let now = self.clock.nanoseconds();
+                if let Some(due) = self.repeated.observe(now, Repeated::CountersUnwritten, 1) {
+                    let (path, period) = (self.store.path().display(), due.period());
+                    warn!("{path}: {error}{period}; tried again each second");
                 }
             }
         }

@@ -173,3 +173,18 @@ fn lines_on_standard_error_are_json_or_the_journals_if_asked_for() {
     assert!(line["message"].as_str().unwrap().starts_with("stopped: received 0 "), "{line}");
     assert!(last_line("journal").starts_with("<6>stopped: received 0 "));
 }
+
+#[test]
+fn what_is_wrong_with_client_keys_is_said_once_however_often_the_file_is_written() {
+    let home = TestHome::new("001 web any k\n002 bad 300.1.2.3 k\n", "");
+    let mut program = home.start();
+    for agents in 2..5 {
+        let more: String = (3..agents + 2).map(|id| format!("{id:03} a{id} any k\n")).collect();
+        let keys = format!("001 web any k\n002 bad 300.1.2.3 k\n{more}");
+        fs::write(home.path().join("etc/client.keys"), keys).unwrap();
+        program.wait_for_line(&format!("1409: client.keys changed: {agents} agents"));
+    }
+    assert!(program.terminate().0.success());
+    let log = home.read("logs/ossec.log");
+    assert_eq!(log.matches("client.keys:2: ").count(), 1, "{log}");
+}
