@@ -136,7 +136,7 @@ fn has_parent(location: &[u8]) -> bool {
 }
 
 /// Appends what is not a control character: all at once where there is none, as nearly always.
-fn push_printable(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_printable(bytes: &[u8], out: &mut Vec<u8>) {
     let printable = |byte: u8| !byte.is_ascii_control();
     if all(bytes, printable) {
         out.extend_from_slice(bytes);
@@ -151,7 +151,7 @@ fn push_printable(bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-fn push_json_string(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_json_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = bytes;
     loop {
@@ -223,14 +223,14 @@ fn push_beyond_ascii(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A moment as the archives write it, made without the formatting machinery.
-struct Digits {
+pub(crate) struct Digits {
     bytes: [u8; TIME_BYTES_MAX],
     length: usize,
 }
 
 impl Digits {
     /// `2026 Nov 21 22:41:01 `
-    fn of_line(time: &LocalTime) -> Digits {
+    pub(crate) fn of_line(time: &LocalTime) -> Digits {
         const MONTHS: [&[u8; 5]; 12] = [
             b" Jan ", b" Feb ", b" Mar ", b" Apr ", b" May ", b" Jun ", b" Jul ", b" Aug ", b" Sep ",
             b" Oct ", b" Nov ", b" Dec ",
@@ -247,7 +247,7 @@ impl Digits {
     }
 
     /// `{"timestamp":"2026-11-21T22:41:01.007+0100`
-    fn of_json(time: &LocalTime) -> Digits {
+    pub(crate) fn of_json(time: &LocalTime) -> Digits {
         let LocalTime { year, month, day, hour, minute, second, millisecond, utc_offset_minutes } = *time;
         let mut digits = Digits { bytes: [0; TIME_BYTES_MAX], length: 0 };
         digits.push(b"{\"timestamp\":\"");
@@ -267,7 +267,7 @@ impl Digits {
         digits
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 

@@ -116,7 +116,7 @@ pub fn queue_datagram(product: Product, event: &Event<'_>, origin: &Origin<'_>, 
     out.push(0);
 }
 
-fn push_escaped(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn push_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     for byte in bytes {
         if matches!(byte, b'|' | b':') {
             out.push(b'|');

@@ -7,13 +7,26 @@ use crate::fast::inflate::{Inflater, Streams};
 use crate::fast::md5::{Digester, Path};
 use crate::{
     AgentId, CipherKey, Counter, Envelope, Escaped, Event, FrameAt, FrameCutter, FromAgent, HexDigest,
-    KeyFile, LocalTime, Merged, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product, Sealed,
-    Sealer, SyslogCutter, ToAgent, Wire, archive_json, archive_line, classify, limits, queue_datagram,
+    KeyFile, LocalTime, Merged, Method, OpenError, OpenSettings, Opened, Opener, Origin, Product,
+    ProxyCutter, ProxyError, ProxyHeader, Sealed, Sealer, SyslogCutter, ToAgent, Wire, archive_json,
+    archive_line, classify, limits, proxy_header, queue_datagram, syslog_archive_json, syslog_archive_line,
+    syslog_datagram, syslog_line,
 };
 use cbc::cipher::array::Array;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use md5::{Digest, Md5};
+
+const TIME: LocalTime = LocalTime {
+    year: 2026,
+    month: 11,
+    day: 21,
+    hour: 22,
+    minute: 41,
+    second: 1,
+    millisecond: 0,
+    utc_offset_minutes: 60,
+};
 
 const METHODS: [Method; 3] = [Method::Blowfish, Method::AesOssec, Method::AesWazuh];
 
@@ -135,24 +148,70 @@ pub fn queue_datagram_of(bytes: &[u8]) {
         assert_eq!(datagram.iter().position(|byte| *byte == 0), Some(datagram.len() - 1));
         assert_eq!(datagram[0], event.queue);
     }
-    let time = LocalTime {
-        year: 2026,
-        month: 11,
-        day: 21,
-        hour: 22,
-        minute: 41,
-        second: 1,
-        millisecond: 0,
-        utc_offset_minutes: 60,
-    };
     for write in [archive_line, archive_json] {
         let mut line = Vec::new();
-        match write(&time, &event, &origin, &mut line) {
+        match write(&TIME, &event, &origin, &mut line) {
             Ok(()) => assert_eq!(line.iter().position(u8::is_ascii_control), Some(line.len() - 1)),
             Err(_) => assert_eq!(line, b""),
         }
     }
     assert!(!Escaped(bytes).to_string().contains(char::is_control));
+}
+
+/// A syslog listener's stream, split as its first two bytes say, and what becomes of each line; the same bytes as a datagram.
+///
+/// # Panics
+/// If a split changes a line, if more is held than one line may have, or if a line makes more than one of anything.
+pub fn syslog(bytes: &[u8]) {
+    let Some((split, stream)) = bytes.split_first_chunk::<2>() else { return };
+    let (first, second) = stream.split_at(usize::from(split[0]).min(stream.len()));
+    let (second, third) = second.split_at(usize::from(split[1]).min(second.len()));
+    let whole = cut_lines(&[stream]);
+    assert_eq!(whole, cut_lines(&[first, second, third]), "a split changes no line");
+    let datagram = syslog_line(stream).map(<[u8]>::to_vec);
+    for line in whole.0.iter().chain(&datagram) {
+        assert!(!line.is_empty(), "a line of nothing is none");
+        for (product, bytes_max) in [
+            (Product::Ossec, limits::QUEUE_DATAGRAM_BYTES_MAX_OSSEC),
+            (Product::Wazuh, limits::QUEUE_DATAGRAM_BYTES_MAX),
+        ] {
+            let mut out = Vec::new();
+            syslog_datagram(product, std::net::Ipv6Addr::LOCALHOST.into(), line, &mut out);
+            assert!(out.len() <= bytes_max);
+            assert_eq!(out.iter().position(|byte| *byte == 0), Some(out.len() - 1));
+        }
+        for write in [syslog_archive_line, syslog_archive_json] {
+            let mut out = Vec::new();
+            write(&TIME, "manager", std::net::Ipv4Addr::LOCALHOST.into(), line, &mut out);
+            assert_eq!(out.iter().position(u8::is_ascii_control), Some(out.len() - 1));
+        }
+    }
+}
+
+/// The beginning of a connection from a load balancer, split as the first byte says.
+///
+/// # Panics
+/// If a split changes what is read, or if a header is longer than one may be.
+pub fn proxy(bytes: &[u8]) {
+    let Some((split, stream)) = bytes.split_first() else { return };
+    let whole = proxy_header(stream);
+    let (first, second) = stream.split_at(usize::from(*split).min(stream.len()));
+    let mut cutter = ProxyCutter::new();
+    let parts = match cutter.push(first) {
+        Ok(None) => cutter
+            .push(second)
+            .map(|header| header.map(|header| ProxyHeader { bytes: first.len() + header.bytes, ..header })),
+        decided => decided,
+    };
+    // A beginning that is too long may be refused before it is seen to be malformed, and the other way round.
+    assert_eq!(whole.is_err(), parts.is_err(), "a split changes nothing");
+    if let (Ok(whole), Ok(parts)) = (whole, parts) {
+        assert_eq!(whole, parts, "a split changes nothing");
+        assert!(whole.is_none_or(|header| header.bytes <= limits::PROXY_HEADER_BYTES_MAX.min(stream.len())));
+    }
+    if whole == Err(ProxyError::Missing) {
+        assert!(!stream.starts_with(b"PROXY "));
+    }
 }
 
 /// Blowfish, ours and the crate's: a key, then what it decrypts and encrypts.
@@ -409,6 +468,16 @@ mod tests {
     #[test]
     fn keys() {
         replay("keys", super::keys);
+    }
+
+    #[test]
+    fn proxy() {
+        replay("proxy", super::proxy);
+    }
+
+    #[test]
+    fn syslog() {
+        replay("syslog", super::syslog);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! * [`Opener`] opens a batch of received messages, [`Sealer`] makes one to send;
 //! * [`classify`] tells from the first bytes of a message who sent it, [`FrameCutter`] cuts a TCP stream into messages;
 //! * [`KeyFile`] reads client.keys, [`CipherKey`] is what an entry of it becomes;
-//! * [`FromAgent`] and [`ToAgent`] are the control messages, [`Event`] is everything else that an agent says.
+//! * [`FromAgent`] and [`ToAgent`] are the control messages, [`Event`] is everything else that an agent says;
+//! * [`SyslogCutter`] cuts the streams of devices that have no agent, [`ProxyCutter`] takes a load balancer's header off.
 //!
 //! Everything that a peer can choose is shown through [`Escaped`], so that it can never forge a line of a log.
 
@@ -24,8 +25,10 @@ mod keys;
 pub mod limits;
 mod message;
 mod open;
+mod proxy;
 mod seal;
 mod syslog;
+mod syslog_archive;
 mod text;
 
 pub use address::{AddressError, AddressRule};
@@ -43,6 +46,8 @@ pub use id::{AgentId, AgentIdError};
 pub use keys::{KeyEntry, KeyFile, KeyProblem, KeyProblemKind, RemovedKey};
 pub use message::{Counter, CounterError, Envelope};
 pub use open::{OpenError, OpenSettings, Opened, Opener, Sealed};
+pub use proxy::{ProxyCutter, ProxyError, ProxyHeader, ProxySource, proxy_header};
 pub use seal::{SealError, Sealer};
-pub use syslog::{SyslogCutter, syslog_datagram, syslog_line};
+pub use syslog::{SyslogCutter, syslog_datagram, syslog_line, syslog_line_bytes_max};
+pub use syslog_archive::{syslog_archive_json, syslog_archive_line};
 pub use text::Escaped;

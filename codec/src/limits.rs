@@ -57,8 +57,8 @@ pub const QUEUE_DATAGRAM_BYTES_MAX_OSSEC: usize = MESSAGE_BYTES_MAX_OSSEC;
 /// Largest datagram to Wazuh's queue socket, its closing NUL included. Source: wazuh v4.14.7 `shared/mq_op.c`, `SendMSGAction`.
 pub const QUEUE_DATAGRAM_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
-/// Longest syslog line that is taken whole; the rest of a longer one is thrown away and counted.
-pub const SYSLOG_LINE_BYTES_MAX: usize = 8_192;
+/// Longest header of the PROXY protocol that is taken, version 2's additions included.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4_096;
 
 const _: () = assert!(BODY_BYTES_MIN == 53);
 const _: () = assert!(TEXT_BYTES_MAX_OSSEC == 6_016);

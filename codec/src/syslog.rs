@@ -3,16 +3,34 @@
 //! ```text
 //! datagram   [ "<" digits ">" ] line [ "\n" ]
 //! stream     the same, each ended by "\n", or counted (RFC 6587): digits " " [ "<" digits ">" ] line
-//! analysisd  "2:" address ":" line NUL
+//! analysisd  "2:" address ":" line NUL                               Wazuh: with "|:" in place of each ":" of the address
 //! ```
 
-use crate::limits::QUEUE_DATAGRAM_BYTES_MAX_OSSEC;
+use crate::event::{Product, push_escaped};
+use crate::limits::{QUEUE_DATAGRAM_BYTES_MAX, QUEUE_DATAGRAM_BYTES_MAX_OSSEC};
 use crate::text::{all_digits, until_nul};
+use memchr::memchr;
 use std::io::Write;
 use std::net::IpAddr;
 
 /// Digits of an octet count. No line that is taken needs more.
 const COUNT_DIGITS_MAX: usize = 6;
+
+/// Memory for parts of lines that a cutter keeps when it is not in use.
+const KEPT_BYTES: usize = 4_096;
+
+/// What a datagram to analysisd has around a line at the most: `2:`, an IPv6 address of 39 bytes with its seven colons
+/// escaped, `:`, and NUL.
+const AROUND_LINE_BYTES_MAX: usize = 2 + 39 + 7 + 1 + 1;
+
+/// The longest line that a product's analysisd gets whole, wherever it comes from.
+pub const fn syslog_line_bytes_max(product: Product) -> usize {
+    let datagram = match product {
+        Product::Ossec => QUEUE_DATAGRAM_BYTES_MAX_OSSEC,
+        Product::Wazuh => QUEUE_DATAGRAM_BYTES_MAX,
+    };
+    datagram - AROUND_LINE_BYTES_MAX
+}
 
 /// The line that a datagram holds: without its priority, its closing newline, and whatever follows a NUL. `None` if
 /// nothing is left.
@@ -34,24 +52,40 @@ fn without_priority(said: &[u8]) -> &[u8] {
     }
 }
 
-/// Appends the datagram for analysisd's queue socket, with its NUL, cut to what OSSEC's reader takes.
+/// Appends the datagram for analysisd's queue socket, with its NUL, cut to what the product's reader takes.
 ///
-/// Source: ossec-hids 4.3.0 `remoted/syslog.c`, `HandleSyslog`, and `shared/mq_op.c`, `SendMSG`.
-pub fn syslog_datagram(source: IpAddr, line: &[u8], out: &mut Vec<u8>) {
+/// Source: ossec-hids 4.3.0 `remoted/syslog.c`, `HandleSyslog`, and `shared/mq_op.c`, `SendMSG`; wazuh v4.14.7 the same
+/// files, `SendMSGAction`.
+pub fn syslog_datagram(product: Product, source: IpAddr, line: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
-    write!(out, "2:{}:", source.to_canonical()).expect("writing to a Vec can't fail");
+    out.extend_from_slice(b"2:");
+    let address = out.len();
+    write!(out, "{}", source.to_canonical()).expect("writing to a Vec can't fail");
+    let bytes_max = match product {
+        Product::Ossec => QUEUE_DATAGRAM_BYTES_MAX_OSSEC,
+        Product::Wazuh => {
+            if source.is_ipv6() {
+                let plain = out.split_off(address);
+                push_escaped(&plain, out);
+            }
+            QUEUE_DATAGRAM_BYTES_MAX
+        }
+    };
+    out.push(b':');
     out.extend_from_slice(until_nul(line));
-    out.truncate(start + QUEUE_DATAGRAM_BYTES_MAX_OSSEC - 1);
+    out.truncate(start + bytes_max - 1);
     out.push(0);
 }
 
 /// Cuts a stream into lines, however it was split: ended by newlines or counted, line by line as the sender likes.
 ///
-/// A line longer than the limit gives its first part; the rest of it is thrown away and counted.
+/// A line longer than the limit gives its first part; the rest of it is thrown away and counted. Lines of nothing are none.
 #[derive(Debug)]
 pub struct SyslogCutter {
     line_bytes_max: usize,
     held: Vec<u8>,
+    /// The line that the last call completed, if some of it had been held.
+    completed: Vec<u8>,
     state: State,
     cut_off: u64,
 }
@@ -66,26 +100,65 @@ enum State {
     Counted { missing: usize },
 }
 
+/// Where a line is that has just ended.
+enum Ended<'a> {
+    /// In `completed`.
+    Completed,
+    /// Whole in what was received.
+    Received(&'a [u8]),
+}
+
 impl SyslogCutter {
     /// A cutter for a new stream that takes lines of at most `line_bytes_max` bytes.
     pub fn new(line_bytes_max: usize) -> SyslogCutter {
-        SyslogCutter { line_bytes_max, held: Vec::new(), state: State::Start, cut_off: 0 }
+        SyslogCutter {
+            line_bytes_max,
+            held: Vec::new(),
+            completed: Vec::new(),
+            state: State::Start,
+            cut_off: 0,
+        }
+    }
+
+    /// The next line that `received` ends, as [`syslog_line`] leaves it, and `received` moved on behind it. `None` once all
+    /// of `received` is used up. A line that lies whole in it is used where it is.
+    pub fn next_line<'s, 'r: 's>(&'s mut self, received: &mut &'r [u8]) -> Option<&'s [u8]> {
+        self.completed.clear();
+        self.completed.shrink_to(KEPT_BYTES);
+        let ended = loop {
+            if received.is_empty() {
+                return None;
+            }
+            let ended = match self.state {
+                State::Start => self.start(received),
+                State::Line => self.line(received),
+                State::Counted { missing } => self.counted(missing, received),
+            };
+            match ended {
+                Some(Ended::Received(said)) if syslog_line(said).is_some() => break Ended::Received(said),
+                Some(Ended::Completed) if syslog_line(&self.completed).is_some() => break Ended::Completed,
+                Some(Ended::Received(_) | Ended::Completed) | None => {}
+            }
+        };
+        match ended {
+            Ended::Received(said) => syslog_line(said),
+            Ended::Completed => syslog_line(&self.completed),
+        }
     }
 
     /// Takes the next bytes of the stream, and gives each line that they end to `each`: as [`syslog_line`] leaves it.
     pub fn cut(&mut self, mut received: &[u8], mut each: impl FnMut(&[u8])) {
-        while !received.is_empty() {
-            received = match self.state {
-                State::Start => self.start(received),
-                State::Line => self.line(received, &mut each),
-                State::Counted { missing } => self.counted(missing, received, &mut each),
-            };
+        while let Some(line) = self.next_line(&mut received) {
+            each(line);
         }
     }
 
     /// At the stream's end: what was begun is a line too, since many senders leave out the last newline.
-    pub fn finish(&mut self, each: impl FnMut(&[u8])) {
-        self.end_line(each);
+    pub fn finish(&mut self, mut each: impl FnMut(&[u8])) {
+        self.complete();
+        if let Some(line) = syslog_line(&self.completed) {
+            each(line);
+        }
     }
 
     /// How many lines were longer than the limit.
@@ -93,47 +166,67 @@ impl SyslogCutter {
         self.cut_off
     }
 
-    fn start<'a>(&mut self, received: &'a [u8]) -> &'a [u8] {
-        let (first, rest) = (received[0], &received[1..]);
-        match first {
+    /// How many bytes of an unfinished line are held.
+    pub fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
+    fn start<'a>(&mut self, received: &mut &'a [u8]) -> Option<Ended<'a>> {
+        match received[0] {
             b'0' if self.held.is_empty() => self.state = State::Line,
-            b'0'..=b'9' if self.held.len() < COUNT_DIGITS_MAX => {
-                self.held.push(first);
-                return rest;
+            digit @ b'0'..=b'9' if self.held.len() < COUNT_DIGITS_MAX => {
+                self.held.push(digit);
+                *received = &received[1..];
             }
             b' ' if !self.held.is_empty() => {
                 let missing = self.held.iter().fold(0, |count, digit| count * 10 + usize::from(digit - b'0'));
                 self.held.clear();
                 self.state = State::Counted { missing };
-                return rest;
+                *received = &received[1..];
             }
             _ => self.state = State::Line,
         }
-        received
+        None
     }
 
-    fn line<'a>(&mut self, received: &'a [u8], each: impl FnMut(&[u8])) -> &'a [u8] {
-        match received.iter().position(|byte| *byte == b'\n') {
+    fn line<'a>(&mut self, received: &mut &'a [u8]) -> Option<Ended<'a>> {
+        match memchr(b'\n', received) {
             Some(end) => {
-                self.hold(&received[..end]);
-                self.end_line(each);
-                &received[end + 1..]
+                let said = &received[..end];
+                *received = &received[end + 1..];
+                Some(self.end(said))
             }
             None => {
                 self.hold(received);
-                &[]
+                *received = &[];
+                None
             }
         }
     }
 
-    fn counted<'a>(&mut self, missing: usize, received: &'a [u8], each: impl FnMut(&[u8])) -> &'a [u8] {
+    fn counted<'a>(&mut self, missing: usize, received: &mut &'a [u8]) -> Option<Ended<'a>> {
         let (part, rest) = received.split_at(missing.min(received.len()));
+        *received = rest;
+        if part.len() == missing {
+            return Some(self.end(part));
+        }
         self.hold(part);
         self.state = State::Counted { missing: missing - part.len() };
-        if self.state == (State::Counted { missing: 0 }) {
-            self.end_line(each);
+        None
+    }
+
+    /// `last` ends a line.
+    fn end<'a>(&mut self, last: &'a [u8]) -> Ended<'a> {
+        if !self.held.is_empty() {
+            self.hold(last);
+            self.complete();
+            return Ended::Completed;
         }
-        rest
+        self.state = State::Start;
+        if last.len() > self.line_bytes_max {
+            self.cut_off += 1;
+        }
+        Ended::Received(&last[..last.len().min(self.line_bytes_max)])
     }
 
     /// Keeps one byte more than the limit, by which an over-long line is known.
@@ -142,14 +235,13 @@ impl SyslogCutter {
         self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn end_line(&mut self, mut each: impl FnMut(&[u8])) {
+    /// What is held is a line.
+    fn complete(&mut self) {
         if self.held.len() > self.line_bytes_max {
             self.held.truncate(self.line_bytes_max);
             self.cut_off += 1;
         }
-        if let Some(line) = syslog_line(&self.held) {
-            each(line);
-        }
+        std::mem::swap(&mut self.held, &mut self.completed);
         self.held.clear();
         self.state = State::Start;
     }
@@ -191,11 +283,32 @@ mod tests {
     #[test]
     fn datagrams_for_analysisd() {
         let mut out = Vec::new();
-        syslog_datagram("::ffff:10.0.0.1".parse().unwrap(), b"x\0y", &mut out);
-        assert_eq!(out, b"2:10.0.0.1:x\0");
+        let mut check = |product: Product, source: &str, line: &[u8], expected: &[u8]| {
+            out.clear();
+            syslog_datagram(product, source.parse().unwrap(), line, &mut out);
+            assert_eq!(out, expected, "{product:?} {source}");
+        };
+        check(Product::Ossec, "::ffff:10.0.0.1", b"x\0y", b"2:10.0.0.1:x\0");
+        check(Product::Ossec, "fd00::1", b"x", b"2:fd00::1:x\0");
+        check(Product::Wazuh, "fd00::1", b"x", b"2:fd00|:|:1:x\0");
+        check(Product::Wazuh, "::ffff:10.0.0.1", b"x", b"2:10.0.0.1:x\0");
         out.clear();
-        syslog_datagram("fd00::1".parse().unwrap(), &[b'a'; 9_000], &mut out);
+        syslog_datagram(Product::Ossec, "fd00::1".parse().unwrap(), &[b'a'; 9_000], &mut out);
         assert_eq!((out.len(), out.last()), (6_144, Some(&0)));
+    }
+
+    #[test]
+    fn the_longest_line_fits_wherever_it_comes_from() {
+        let source = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap();
+        for (product, bytes_max) in
+            [(Product::Ossec, QUEUE_DATAGRAM_BYTES_MAX_OSSEC), (Product::Wazuh, QUEUE_DATAGRAM_BYTES_MAX)]
+        {
+            let mut out = Vec::new();
+            let line = vec![b'a'; syslog_line_bytes_max(product)];
+            syslog_datagram(product, source, &line, &mut out);
+            assert!(out.len() <= bytes_max, "{product:?}: {}", out.len());
+            assert_eq!(out.iter().filter(|byte| **byte == b'a').count(), line.len());
+        }
     }
 
     #[test]
@@ -216,6 +329,34 @@ mod tests {
     fn long_lines_are_cut_and_counted() {
         assert_eq!(cut(3, &[b"abcd", b"efgh\nxyz\n"]), (vec!["abc".into(), "xyz".into()], 1));
         assert_eq!(cut(3, &[b"8 abcdefgh3 xyz"]), (vec!["abc".into(), "xyz".into()], 1));
+    }
+
+    #[test]
+    fn a_line_that_came_whole_is_not_copied() {
+        let mut cutter = SyslogCutter::new(100);
+        let received = b"<1>one\n5 <2>XY".to_vec();
+        let mut rest = &received[..];
+        let place = cutter.next_line(&mut rest).unwrap().as_ptr();
+        assert!(received.as_ptr_range().contains(&place));
+        assert_eq!(rest, b"5 <2>XY");
+        assert_eq!(cutter.next_line(&mut rest), Some(&b"XY"[..]));
+        assert_eq!(cutter.next_line(&mut rest), None);
+        assert_eq!(cutter.held_bytes(), 0);
+        let mut rest = &b"<3>beg"[..];
+        assert_eq!(cutter.next_line(&mut rest), None);
+        assert_eq!(cutter.held_bytes(), 6);
+        let mut rest = &b"in\nx"[..];
+        assert_eq!(cutter.next_line(&mut rest), Some(&b"begin"[..]));
+        assert_eq!(rest, b"x", "one line at a time");
+    }
+
+    #[test]
+    fn little_is_held_of_an_endless_line() {
+        let mut cutter = SyslogCutter::new(100);
+        for _ in 0..1_000 {
+            cutter.cut(&[b'x'; 1_000], |_| panic!("no line has ended"));
+        }
+        assert_eq!(cutter.held_bytes(), 101);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use manager::{CloseReason, DroppedFrom, Reason};
+use manager::{CloseReason, DroppedFrom, Reason, Refusal};
 use tracing::{info, warn};
 
 use crate::{
@@ -29,6 +29,7 @@ pub struct Conditions {
 enum Condition {
     Closed(CloseReason),
     Dropped(Reason),
+    Refused(Refusal),
     Sink(usize, u8),
 }
 
@@ -53,6 +54,17 @@ impl Conditions {
             if let Some(due) = self.limiter.observe(now_nanoseconds, Condition::Closed(reason), more) {
                 let connections = counted(due.count, "connection");
                 lines.push(format!("{connections} closed: {text}{}", due.period()));
+            }
+        }
+        for refusal in Refusal::ALL {
+            let more = totals.refused[refusal.index()] - self.seen.refused[refusal.index()];
+            if let Some(due) = self.limiter.observe(now_nanoseconds, Condition::Refused(refusal), more) {
+                let number = refusal.log_number().map_or_else(String::new, |number| format!("{number}: "));
+                let who = totals.refused_last[refusal.index()]
+                    .map_or_else(String::new, |from| format!("; the last from {from}"));
+                let connections = counted(due.count, "connection");
+                let text = refused_text(refusal);
+                lines.push(format!("{number}{connections} refused: {text}{}{who}", due.period()));
             }
         }
         for (index, kind) in SinkKind::ALL.iter().enumerate() {
@@ -103,8 +115,24 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
+fn refused_text(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::AddressDenied => "from an address that the listener does not allow",
+        Refusal::Connections => "as many as shards.connections_max are open",
+        Refusal::ProxyHeader => "no readable PROXY protocol header from a load balancer",
+        Refusal::ProxyPeer => "not from a load balancer that the listener's proxy_protocol_from names",
+        Refusal::Syslog => "as many as syslog.connections_max are open",
+        Refusal::SyslogAddress => "as many as syslog.connections_per_address_max are open from one address",
+        Refusal::Unauthenticated => "as many as agents.unauthenticated_max have not authenticated",
+        Refusal::UnauthenticatedAddress => {
+            "as many as agents.unauthenticated_per_address_max of one address have not authenticated"
+        }
+    }
+}
+
 fn dropped_text(reason: Reason) -> &'static str {
     match reason {
+        Reason::AddressDenied => "message from an address that the listener does not allow",
         Reason::AddressUnknown => {
             "message from an address that is not allowed (no id in it, and no agent has this address)"
         }
@@ -128,6 +156,7 @@ fn dropped_text(reason: Reason) -> &'static str {
         }
         Reason::Malformed => "incorrectly formatted message",
         Reason::MethodNotAccepted => "sealed with a cipher that agents.crypto_accept does not accept",
+        Reason::RateLimited => "more events of an agent than agents.events_per_second_max",
         Reason::SinkFull => "datagram while a sink was over its soft bound",
         Reason::TooLarge => "incorrectly formatted message: longer than agents.message_bytes_max",
         Reason::Truncated => "datagram longer than its buffer",
@@ -183,6 +212,22 @@ mod tests {
             ["1407: 1 message dropped: duplicated counter; the last from 192.0.2.7:4711 as agent 001"]
         );
         assert_eq!(conditions.lines(200 * SECOND, &totals), Vec::<String>::new());
+    }
+
+    #[test]
+    fn connections_that_were_refused() {
+        let mut conditions = Conditions::new();
+        let mut totals = Totals::default();
+        totals.refused[Refusal::AddressDenied.index()] = 2;
+        totals.refused_last[Refusal::AddressDenied.index()] = Some("192.0.2.7:4711".parse().unwrap());
+        totals.refused[Refusal::ProxyPeer.index()] = 1;
+        assert_eq!(
+            conditions.lines(SECOND, &totals),
+            [
+                "1213: 2 connections refused: from an address that the listener does not allow; the last from 192.0.2.7:4711",
+                "1 connection refused: not from a load balancer that the listener's proxy_protocol_from names",
+            ]
+        );
     }
 
     #[test]

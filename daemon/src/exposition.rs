@@ -119,6 +119,20 @@ const SHARD_COUNTERS: &[OfShard] = &[
     ("pauses", "Times a TCP connection was not read because a sink was over its soft bound", |shard| {
         &shard.pauses
     }),
+    ("rate_holds", "Times a TCP connection was not read because its agent sent more than it may", |shard| {
+        &shard.rate_holds
+    }),
+    ("syslog_lines", "Lines of syslog listeners taken over by the sinks; part of events", |shard| {
+        &shard.syslog_lines
+    }),
+    (
+        "syslog_lines_cut",
+        "Of these: lines longer than analysisd takes, of which the first part was taken",
+        |shard| &shard.syslog_lines_cut,
+    ),
+    ("syslog_connections_idle", "Syslog connections closed because they said nothing", |shard| {
+        &shard.syslog_idle
+    }),
     ("receive_buffers_exhausted", "Times the kernel found no receive buffer free", |shard| {
         &shard.buffers_exhausted
     }),
@@ -132,6 +146,13 @@ const SHARD_GAUGES: &[OfShard] = &[
         &shard.connections_authenticated
     }),
     ("connections_paused", "TCP connections that feel back-pressure", |shard| &shard.connections_paused),
+    ("connections_held", "TCP connections not read now because their agent sent more than it may", |shard| {
+        &shard.connections_held
+    }),
+    ("syslog_connections", "Syslog connections open", |shard| &shard.syslog_connections),
+    ("listeners_deaf", "Listeners from which nothing is received or accepted now", |shard| {
+        &shard.listeners_deaf
+    }),
 ];
 
 const SINK_COUNTERS: &[OfSink] = &[

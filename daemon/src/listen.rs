@@ -1,4 +1,4 @@
-//! The sockets of the agent channel: for each shard and address one UDP socket and one TCP listener, all on one port.
+//! The sockets that are listened on: for each shard and listener a UDP socket, a TCP listener, or both on one port.
 
 mod steering;
 
@@ -13,67 +13,114 @@ use uring::{
     sockets::{TcpSettings, UdpSettings},
 };
 
-use crate::settings::Listen;
+use crate::settings::{self, Listen, ListenerKind, Settings, Transports};
 
-/// What one shard listens on for one address of `listen.addresses`.
+/// What one shard listens on for one listener of the settings.
 ///
-/// Both sockets are bound and in the SO_REUSEPORT group of their address; the listener listens. Neither is
+/// The sockets are bound and in the SO_REUSEPORT group of their address; the TCP one listens. Neither is
 /// non-blocking: io_uring would fail where it has to wait.
 /// The UDP socket reports the kernel's drops with each datagram (SO_RXQ_OVFL).
 #[derive(Debug)]
 pub struct Listener {
+    /// What is spoken there, and who may.
+    pub settings: settings::Listener,
     /// What both are bound to: the port is never 0.
     pub address: SocketAddr,
     /// Datagrams.
-    pub udp: UdpSocket,
+    pub udp: Option<UdpSocket>,
     /// Connections.
-    pub tcp: TcpListener,
+    pub tcp: Option<TcpListener>,
+}
+
+impl Listener {
+    /// A listener for agents over both transports, without rules.
+    pub fn secure(address: SocketAddr, udp: UdpSocket, tcp: TcpListener) -> Listener {
+        let settings = settings::Listener::secure(address, "default");
+        Listener { settings, address, udp: Some(udp), tcp: Some(tcp) }
+    }
 }
 
 /// The sockets of every shard, and what was done differently from what the settings say.
 #[derive(Debug)]
 pub struct Bound {
-    /// For each shard its listeners, in the order of `listen.addresses`.
+    /// For each shard its listeners, in the order of [`Settings::listeners`].
     pub shards: Vec<Vec<Listener>>,
     /// One line each, for the log.
     pub remarks: Vec<String>,
 }
 
 impl Bound {
-    /// What was bound, in the order of `listen.addresses`: no port is 0.
+    /// What was bound, in the order of [`Settings::listeners`]: no port is 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.shards.first().into_iter().flatten().map(|listener| listener.address).collect()
+        self.listeners().map(|listener| listener.address).collect()
+    }
+
+    /// The listeners of one shard; those of the others have the same addresses.
+    pub fn listeners(&self) -> impl Iterator<Item = &Listener> {
+        self.shards.first().into_iter().flatten()
     }
 }
 
-/// Binds every address for every shard, before any of them runs: what can't be had is known before anything starts.
+/// Binds every listener for every shard, before any of them runs: what can't be had is known before anything starts.
 ///
 /// # Errors
 /// When an address can't be bound.
-pub fn bind(settings: &Listen, shards: usize) -> Result<Bound, BindError> {
+pub fn bind(settings: &Settings, shards: usize) -> Result<Bound, BindError> {
     let mut bound = Bound { shards: (0..shards).map(|_| Vec::new()).collect(), remarks: Vec::new() };
-    for &wanted in &settings.addresses {
-        if let Some(wider) = settings.addresses.iter().find(|other| covers(**other, wanted)) {
-            bound.remarks.push(format!("{wider} takes what comes to {wanted}"));
-            continue;
+    let wanted = settings.listeners();
+    for listener in wanted {
+        let transports = uncovered(listener, wanted, &mut bound.remarks);
+        if transports.udp || transports.tcp {
+            bind_listener(&settings.listen, listener, transports, &mut bound)?;
         }
-        let Claim { address, probes } = match claim(wanted) {
-            Err(error) if wanted.is_ipv6() && wanted.ip().is_unspecified() && error.no_ipv6() => {
-                let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
-                bound.remarks.push(format!("IPv6 is off: {instead} takes the place of {wanted}"));
-                claim(instead)?
-            }
-            claimed => claimed?,
-        };
-        // Closed only now, so that port 0 gave both protocols one port that nobody else has.
-        drop(probes);
-        for listeners in &mut bound.shards {
-            listeners.push(listener(address, settings)?);
-        }
-        bound.remarks.extend(steer(&bound));
     }
-    bound.remarks.extend(receive_buffer_remark(&bound, settings));
+    bound.remarks.extend(receive_buffer_remark(&bound, &settings.listen));
     Ok(bound)
+}
+
+/// The transports of a listener that no wider one takes: `[::]:1514` receives what is sent to `127.0.0.1:1514`. Where two
+/// listeners meet, their rules agree: the settings make sure of that.
+fn uncovered(
+    listener: &settings::Listener,
+    wanted: &[settings::Listener],
+    remarks: &mut Vec<String>,
+) -> Transports {
+    let mut left = listener.transports;
+    for wider in wanted.iter().filter(|wider| covers(wider.address, listener.address)) {
+        let taken =
+            Transports { udp: left.udp && wider.transports.udp, tcp: left.tcp && wider.transports.tcp };
+        if taken.udp || taken.tcp {
+            remarks.push(format!("{} takes what comes to {} over {taken}", wider.address, listener.address));
+        }
+        left = Transports { udp: left.udp && !taken.udp, tcp: left.tcp && !taken.tcp };
+    }
+    left
+}
+
+fn bind_listener(
+    settings: &Listen,
+    wanted: &settings::Listener,
+    transports: Transports,
+    bound: &mut Bound,
+) -> Result<(), BindError> {
+    let by = |error: BindError| BindError { origin: wanted.origin.clone(), ..error };
+    let Claim { address, probes } = match claim(wanted.address, transports) {
+        Err(error) if wanted.address.is_ipv6() && wanted.address.ip().is_unspecified() && error.no_ipv6() => {
+            let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.address.port()));
+            bound.remarks.push(format!("IPv6 is off: {instead} takes the place of {}", wanted.address));
+            claim(instead, transports).map_err(by)?
+        }
+        claimed => claimed.map_err(by)?,
+    };
+    // Closed only now, so that port 0 gave both protocols one port that nobody else has.
+    drop(probes);
+    for listeners in &mut bound.shards {
+        listeners.push(sockets(address, transports, settings, wanted).map_err(by)?);
+    }
+    if wanted.kind == ListenerKind::Secure && transports.udp {
+        bound.remarks.extend(steer(bound));
+    }
+    Ok(())
 }
 
 /// Whether a socket bound to `wide` receives what is sent to `address`: `[::]` takes IPv4 too.
@@ -85,24 +132,28 @@ fn covers(wide: SocketAddr, address: SocketAddr) -> bool {
         && (wide.is_ipv6() || address.is_ipv4())
 }
 
-/// An address that nobody else uses, as two sockets that prove it.
+/// An address that nobody else uses, as sockets that prove it.
 struct Claim {
     address: SocketAddr,
-    probes: [Socket; 2],
+    probes: Vec<Socket>,
 }
 
-/// Binds both protocols without SO_REUSEPORT: that fails if any other program has the address, where joining its
-/// group would silently share its agents. Port 0 is tried until one port is free in both protocols.
-fn claim(wanted: SocketAddr) -> Result<Claim, BindError> {
-    let refused = |address, transport| move |error: io::Error| BindError::new(address, transport, &error);
-    let mut tries_left = if wanted.port() == 0 { PORT_TRIES_MAX } else { 1 };
+/// Binds without SO_REUSEPORT: that fails if any other program has the address, where joining its group would silently
+/// share its agents. Port 0 is tried until one port is free in all that is wanted.
+fn claim(wanted: SocketAddr, transports: Transports) -> Result<Claim, BindError> {
+    let both = transports.udp && transports.tcp;
+    let mut tries_left = if wanted.port() == 0 && both { PORT_TRIES_MAX } else { 1 };
+    let first = if transports.udp { Transport::Udp } else { Transport::Tcp };
     loop {
         tries_left -= 1;
-        let udp = probe(wanted, Transport::Udp)?;
-        let local = udp.local_addr().map_err(refused(wanted, Transport::Udp))?;
+        let probed = probe(wanted, first)?;
+        let local = probed.local_addr().map_err(|error| BindError::new(wanted, first, &error))?;
         let address = local.as_socket().expect("an internet socket has an internet address");
+        if !both {
+            return Ok(Claim { address, probes: vec![probed] });
+        }
         match probe(address, Transport::Tcp) {
-            Ok(tcp) => return Ok(Claim { address, probes: [udp, tcp] }),
+            Ok(tcp) => return Ok(Claim { address, probes: vec![probed, tcp] }),
             Err(_) if tries_left > 0 => {}
             Err(error) => return Err(error),
         }
@@ -131,23 +182,33 @@ fn probe(address: SocketAddr, transport: Transport) -> Result<Socket, BindError>
     bind().map_err(|error| BindError::new(address, transport, &error))
 }
 
-fn listener(address: SocketAddr, settings: &Listen) -> Result<Listener, BindError> {
-    let udp = uring::sockets::udp_socket(&UdpSettings {
-        address,
-        shared: true,
-        // The kernel doubles what it is asked for, to make room for its own bookkeeping.
-        receive_buffer_bytes: settings.receive_buffer_bytes as usize / 2,
+fn sockets(
+    address: SocketAddr,
+    transports: Transports,
+    settings: &Listen,
+    wanted: &settings::Listener,
+) -> Result<Listener, BindError> {
+    let udp = transports.udp.then(|| {
+        uring::sockets::udp_socket(&UdpSettings {
+            address,
+            shared: true,
+            // The kernel doubles what it is asked for, to make room for its own bookkeeping.
+            receive_buffer_bytes: settings.receive_buffer_bytes as usize / 2,
+        })
     });
-    let tcp = uring::sockets::tcp_listener(&TcpSettings {
-        address,
-        shared: true,
-        backlog: settings.backlog,
-        receive_buffer_bytes: None,
+    let tcp = transports.tcp.then(|| {
+        uring::sockets::tcp_listener(&TcpSettings {
+            address,
+            shared: true,
+            backlog: settings.backlog,
+            receive_buffer_bytes: None,
+        })
     });
     Ok(Listener {
+        settings: wanted.clone(),
         address,
-        udp: udp.map_err(|error| BindError::new(address, Transport::Udp, &error))?,
-        tcp: tcp.map_err(|error| BindError::new(address, Transport::Tcp, &error))?,
+        udp: udp.transpose().map_err(|error| BindError::new(address, Transport::Udp, &error))?,
+        tcp: tcp.transpose().map_err(|error| BindError::new(address, Transport::Tcp, &error))?,
     })
 }
 
@@ -158,14 +219,14 @@ fn steer(bound: &Bound) -> Option<String> {
         return None;
     }
     let Listener { address, udp, .. } = bound.shards.first()?.last()?;
-    let errno = steering::steer(udp, shards).err()?;
+    let errno = steering::steer(udp.as_ref()?, shards).err()?;
     Some(format!(
         "the kernel does not steer agents to shards ({errno}): datagrams to {address} are spread by their ports"
     ))
 }
 
 fn receive_buffer_remark(bound: &Bound, settings: &Listen) -> Option<String> {
-    let udp = &bound.shards.first()?.first()?.udp;
+    let udp = bound.listeners().find_map(|listener| listener.udp.as_ref())?;
     let bytes = uring::sockets::receive_buffer_bytes(udp).ok()?;
     let wanted = settings.receive_buffer_bytes as usize;
     (bytes < wanted / 2 * 2).then(|| {
@@ -195,10 +256,12 @@ impl fmt::Display for Transport {
 }
 
 /// Why an address can't be listened on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BindError {
     /// Which address.
     pub address: SocketAddr,
+    /// Which line of the settings asks for it; empty if that is not known.
+    pub origin: String,
     /// Which socket.
     pub transport: Transport,
     /// What the kernel said.
@@ -208,7 +271,8 @@ pub struct BindError {
 
 impl BindError {
     fn new(address: SocketAddr, transport: Transport, error: &io::Error) -> BindError {
-        BindError { address, transport, kind: error.kind(), errno: error.raw_os_error().unwrap_or(0) }
+        let errno = error.raw_os_error().unwrap_or(0);
+        BindError { address, origin: String::new(), transport, kind: error.kind(), errno }
     }
 
     fn no_ipv6(&self) -> bool {
@@ -245,6 +309,11 @@ impl fmt::Display for BindError {
                 write!(formatter, "no descriptor is left; raise LimitNOFILE (ulimit -n)")
             }
             _ => write!(formatter, "{}", io::Error::from_raw_os_error(self.errno)),
+        }?;
+        if self.origin.is_empty() {
+            Ok(())
+        } else {
+            write!(formatter, "; it is asked for by: {}", self.origin)
         }
     }
 }
@@ -253,11 +322,10 @@ impl fmt::Display for BindError {
 mod tests {
     use super::*;
 
-    fn settings(addresses: &[&str]) -> Listen {
-        Listen {
-            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-            ..Listen::default()
-        }
+    fn settings(addresses: &[&str]) -> Settings {
+        let mut settings = Settings::default();
+        settings.listen.addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        settings
     }
 
     #[test]
@@ -267,8 +335,8 @@ mod tests {
         assert_ne!(address.port(), 0);
         assert_eq!(bound.shards.len(), 3);
         for listener in bound.shards.iter().flatten() {
-            assert_eq!(listener.udp.local_addr().unwrap(), address);
-            assert_eq!(listener.tcp.local_addr().unwrap(), address);
+            assert_eq!(listener.udp.as_ref().unwrap().local_addr().unwrap(), address);
+            assert_eq!(listener.tcp.as_ref().unwrap().local_addr().unwrap(), address);
         }
     }
 
@@ -280,7 +348,7 @@ mod tests {
             for agent in 1..=8 {
                 let text = format!("!{agent:03}!:ciphertext");
                 UdpSocket::bind("127.0.0.1:0").unwrap().send_to(text.as_bytes(), address).unwrap();
-                let udp = &bound.shards[agent % 2][index].udp;
+                let udp = bound.shards[agent % 2][index].udp.as_ref().unwrap();
                 udp.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
                 let mut buffer = [0; 64];
                 let bytes = udp.recv(&mut buffer).unwrap();

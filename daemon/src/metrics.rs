@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-use manager::DroppedLast;
+use manager::{DroppedLast, RefusedLast};
 
 /// A number with one writer and any readers.
 #[derive(Debug, Default)]
@@ -74,12 +74,28 @@ pub struct ShardMetrics {
     pub raised: Stored,
     /// The same, if a sink was over its soft bound.
     pub raised_dropped: Stored,
+    /// Times a connection was not read because its agent sent more events than `agents.events_per_second_max`.
+    pub rate_holds: Stored,
+    /// Connections that are not read now for that.
+    pub connections_held: Stored,
+    /// Lines of syslog listeners that were taken over by the sinks (in `events` too).
+    pub syslog_lines: Stored,
+    /// Of these: only the first part, since the line was longer than analysisd takes.
+    pub syslog_lines_cut: Stored,
+    /// Connections of syslog listeners open now.
+    pub syslog_connections: Stored,
+    /// Connections of syslog listeners that were closed because they said nothing.
+    pub syslog_idle: Stored,
+    /// Listeners from which nothing is received, or no connection accepted, now.
+    pub listeners_deaf: Stored,
     /// Messages sent to agents.
     pub sent: Stored,
     /// Times the kernel found no receive buffer free (ENOBUFS).
     pub buffers_exhausted: Stored,
     /// Each sink's numbers, by [`SinkKind`].
     pub sinks: [SinkMetrics; SinkKind::ALL.len()],
+    /// From where a connection came last that was not admitted, for each refusal. The shard tries this lock too.
+    pub refused_last: Mutex<RefusedLast>,
     /// Whose message was dropped last, for each reason. The shard tries this lock and never waits for it.
     pub dropped_last: Mutex<DroppedLast>,
 }
@@ -147,6 +163,10 @@ pub struct SinkMetrics {
     pub failed: [Stored; SinkFailure::ALL.len()],
     /// Times a send or write had to wait for the reader or failed and will be tried again.
     pub stalls: Stored,
+    /// Since when something waits and nothing of it moves, by the clock of the process; 0: it moves.
+    pub stalled_since_nanoseconds: Stored,
+    /// How many events had their end when that was looked at last.
+    ended_seen: Stored,
     state: AtomicU8,
 }
 
@@ -199,6 +219,17 @@ impl SinkMetrics {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
+    /// Notes whether what waits moves. To be called by the shard once its numbers are stored.
+    pub(crate) fn note_progress(&self, now_nanoseconds: u64) {
+        let ended = self.delivered.read() + self.failed.iter().map(Stored::read).sum::<u64>();
+        if self.held.read() == 0 || ended != self.ended_seen.read() {
+            self.ended_seen.set(ended);
+            self.stalled_since_nanoseconds.set(0);
+        } else if self.stalled_since_nanoseconds.read() == 0 {
+            self.stalled_since_nanoseconds.set(now_nanoseconds);
+        }
+    }
+
     /// How the sink does.
     pub fn state(&self) -> SinkState {
         match self.state.load(Ordering::Relaxed) {
@@ -232,6 +263,23 @@ mod tests {
             sink.set_state(state);
             assert_eq!(sink.state(), state);
         }
+    }
+
+    #[test]
+    fn a_stall_begins_when_what_waits_stands_still() {
+        let sink = SinkMetrics::default();
+        let check = |delivered: u64, held: u64, now: u64, expected: u64| {
+            sink.delivered.set(delivered);
+            sink.held.set(held);
+            sink.note_progress(now);
+            assert_eq!(sink.stalled_since_nanoseconds.read(), expected, "at {now}");
+        };
+        check(0, 0, 1, 0);
+        check(0, 5, 2, 2);
+        check(0, 9, 3, 2);
+        check(1, 8, 4, 0);
+        check(1, 8, 5, 5);
+        check(1, 0, 6, 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `/readyz`: whether agents should be sent here.
+//! `/readyz`: whether agents should be sent here: the shards turn, the listeners listen, and what is taken reaches its sinks.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,9 +7,17 @@ use crate::metrics::{ShardMetrics, SinkKind, SinkState};
 /// A shard turns at least once a second; one that did not for this long is stuck.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(5);
 
+/// What waits in a sink moves within this time, or its reader stands still.
+pub const STALL_MAX: Duration = Duration::from_secs(10);
+
 /// Why agents should go elsewhere. Displays as one line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NotReady {
+    /// Nothing is received or accepted at a listener.
+    Deaf {
+        /// Of which shard.
+        shard: usize,
+    },
     /// A sink does not take events.
     Sink {
         /// Of which shard.
@@ -18,6 +26,15 @@ pub enum NotReady {
         kind: SinkKind,
         /// How it does.
         state: SinkState,
+    },
+    /// What a sink took waits, and nothing of it moves.
+    Stalled {
+        /// Of which shard.
+        shard: usize,
+        /// Which.
+        kind: SinkKind,
+        /// For how long.
+        since: Duration,
     },
     /// A shard has not begun yet.
     Starting {
@@ -35,19 +52,27 @@ pub enum NotReady {
     },
 }
 
-/// Whether all shards turn and all sinks take.
+/// Whether all shards turn, all listeners hear, and all sinks take and hand over.
 ///
 /// # Errors
 /// The first reason why not.
 pub fn readiness(now_nanoseconds: u64, shards: &[Arc<ShardMetrics>]) -> Result<(), NotReady> {
     alive(now_nanoseconds, shards)?;
     for (shard, metrics) in shards.iter().enumerate() {
+        if metrics.listeners_deaf.read() > 0 {
+            return Err(NotReady::Deaf { shard });
+        }
         for kind in SinkKind::ALL {
             match metrics.sink(kind).state() {
                 SinkState::Off | SinkState::Taking => {}
                 state @ (SinkState::Away | SinkState::Failing | SinkState::Full) => {
                     return Err(NotReady::Sink { shard, kind, state });
                 }
+            }
+            let stalled = metrics.sink(kind).stalled_since_nanoseconds.read();
+            let since = Duration::from_nanos(now_nanoseconds.saturating_sub(stalled));
+            if stalled > 0 && since > STALL_MAX {
+                return Err(NotReady::Stalled { shard, kind, since });
             }
         }
     }
@@ -75,6 +100,15 @@ pub fn alive(now_nanoseconds: u64, shards: &[Arc<ShardMetrics>]) -> Result<(), N
 impl fmt::Display for NotReady {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NotReady::Deaf { shard } => {
+                write!(formatter, "shard {shard} does not receive or accept at one of its listeners")
+            }
+            NotReady::Stalled { shard, kind, since } => write!(
+                formatter,
+                "the {} sink of shard {shard}: its reader has taken nothing for {} s",
+                kind.name(),
+                since.as_secs()
+            ),
             NotReady::Sink { shard, kind, state } => {
                 write!(formatter, "the {} sink of shard {shard}: {}", kind.name(), state_text(*state))
             }
@@ -137,5 +171,24 @@ mod tests {
             SinkState::Full,
             "the queue sink of shard 1: over its soft bound; TCP agents wait and datagrams are dropped",
         );
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_and_a_deaf_listener_are_not_ready() {
+        const SECOND: u64 = 1_000_000_000;
+        let metrics = Arc::new(ShardMetrics::default());
+        metrics.heartbeat_nanoseconds.set(100 * SECOND);
+        let check = |expected: &str| {
+            let said = readiness(100 * SECOND, std::slice::from_ref(&metrics));
+            assert_eq!(said.map_or_else(|error| error.to_string(), |()| "ready".to_owned()), expected);
+        };
+        let sink = metrics.sink(SinkKind::Queue);
+        sink.set_state(SinkState::Taking);
+        sink.stalled_since_nanoseconds.set(90 * SECOND);
+        check("ready");
+        sink.stalled_since_nanoseconds.set(89 * SECOND);
+        check("the queue sink of shard 0: its reader has taken nothing for 11 s");
+        metrics.listeners_deaf.set(1);
+        check("shard 0 does not receive or accept at one of its listeners");
     }
 }

@@ -23,13 +23,13 @@ use crate::{
     counters_store::CounterStore,
     exposition::{ControlMetrics, Exposition},
     home::{Home, HomeError, HomeLock},
-    listen::{self, BindError, Bound},
+    listen::{self, BindError, Bound, Listener},
     logging::Limiter,
     mail::{self, MailSender},
     metrics::ShardMetrics,
     registry::{AgentInfo, Registry},
     service::{self, Identity, PidFile, PrivilegeError, Remoted, as_remoted::program_name},
-    settings::{CORES_MAX, Cores, Loaded, Product, Settings, Sources},
+    settings::{CORES_MAX, Cores, ListenerKind, Loaded, Product, Settings, Sources},
     shard::{self, NoticeReceiver, ShardError, ShardSpec},
 };
 
@@ -88,7 +88,7 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
     sockets::set_nofile_to_hard();
 
     let cores = cores(&settings.shards.cores)?;
-    let mut bound = listen::bind(&settings.listen, cores.len()).map_err(RunError::Listen)?;
+    let mut bound = listen::bind(&settings, cores.len()).map_err(RunError::Listen)?;
     let http = settings.metrics.address.map(metrics_listener).transpose()?;
     bound.remarks.drain(..).for_each(|remark| warn!("{remark}"));
     give_up_rights(&settings, &home)?;
@@ -265,16 +265,33 @@ fn metrics_listener(address: SocketAddr) -> Result<TcpListener, RunError> {
 
 /// What is said about a program that listens, in `var/run/ringmaster.json` and in the log.
 fn status(home: &Home, bound: &Bound, http: Option<&TcpListener>, shards: usize, agents: usize) -> Status {
-    let listen: Vec<String> = bound.addresses().iter().map(SocketAddr::to_string).collect();
+    let of_kind = |kind| bound.listeners().filter(move |listener| listener.settings.kind == kind);
+    let addresses =
+        |kind| -> Vec<String> { of_kind(kind).map(|listener| listener.address.to_string()).collect() };
+    let (listen, syslog) = (addresses(ListenerKind::Secure), addresses(ListenerKind::Syslog));
+    let mut said: Vec<String> = of_kind(ListenerKind::Secure).map(spoken).collect();
+    said.extend(of_kind(ListenerKind::Syslog).map(|listener| format!("{} for syslog", spoken(listener))));
     let metrics = http.and_then(|listener| listener.local_addr().ok()).map(|address| address.to_string());
-    let text = serde_json::json!({ "pid": std::process::id(), "listen": listen, "metrics": metrics });
+    let text = serde_json::json!({
+        "pid": std::process::id(), "listen": listen, "syslog": syslog, "metrics": metrics
+    });
     let line = format!(
-        "listening on {} over UDP and TCP with {shards} shards for {agents} agents; metrics on {}; home {}",
-        listen.join(", "),
+        "listening on {} with {shards} shards for {agents} agents; metrics on {}; home {}",
+        said.join(", "),
         metrics.as_deref().unwrap_or("none"),
         home.path().display()
     );
     Status { path: home.status_path(), text: format!("{text}\n"), line }
+}
+
+/// An address, and over what is listened there.
+fn spoken(listener: &Listener) -> String {
+    let over = match (&listener.udp, &listener.tcp) {
+        (Some(_), Some(_)) => "UDP and TCP",
+        (Some(_), None) => "UDP",
+        (None, Some(_) | None) => "TCP",
+    };
+    format!("{} over {over}", listener.address)
 }
 
 fn home_error(part: &str, error: &io::Error) -> HomeError {

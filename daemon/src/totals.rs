@@ -5,11 +5,13 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use manager::{CloseReason, DroppedLast, Reason};
+use manager::{CloseReason, DroppedLast, Reason, Refusal, RefusedLast};
 
 use crate::metrics::{ByReason, REASONS_MAX, ShardMetrics, SinkFailure, SinkKind, SinkState};
 
-const _: () = assert!(Reason::COUNT <= REASONS_MAX && CloseReason::COUNT <= REASONS_MAX);
+const _: () = assert!(
+    Reason::COUNT <= REASONS_MAX && CloseReason::COUNT <= REASONS_MAX && Refusal::COUNT <= REASONS_MAX
+);
 
 /// Sums over all shards. Displays as one line.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -28,6 +30,10 @@ pub struct Totals {
     pub dropped_last: DroppedLast,
     /// Connections that ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::COUNT],
+    /// Connections that were not admitted, by [`Refusal::index`].
+    pub refused: [u64; Refusal::COUNT],
+    /// From where the last one came, by [`Refusal::index`]; of one shard, if several refused some.
+    pub refused_last: RefusedLast,
     /// Each sink, by [`SinkKind`].
     pub sinks: [SinkTotals; SinkKind::ALL.len()],
 }
@@ -60,6 +66,11 @@ impl Totals {
             add_reasons(&mut totals.closed, &shard.closed);
             let last = shard.dropped_last.lock().unwrap_or_else(PoisonError::into_inner);
             for (total, last) in totals.dropped_last.iter_mut().zip(*last) {
+                *total = last.or(*total);
+            }
+            add_reasons(&mut totals.refused, &shard.refused);
+            let last = shard.refused_last.lock().unwrap_or_else(PoisonError::into_inner);
+            for (total, last) in totals.refused_last.iter_mut().zip(*last) {
                 *total = last.or(*total);
             }
             for (total, sink) in totals.sinks.iter_mut().zip(&shard.sinks) {

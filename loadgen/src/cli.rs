@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::compare::cli::CompareCli;
 use crate::lines;
 use crate::outage::cli::OutageCli;
+use crate::syslog::SyslogCli;
 use crate::values::parse_duration;
 pub use crate::values::{Cores, Share};
 
@@ -48,6 +49,8 @@ pub enum Command {
     Compare(Box<CompareCli>),
     /// Shows what an outage costs: events before, during and after it, over UDP and TCP.
     Outage(Box<OutageCli>),
+    /// Sends numbered syslog lines to a listener.
+    Syslog(SyslogCli),
 }
 
 /// The options of a run.

@@ -5,7 +5,8 @@
 //! [`pacing`], [`account`], and who plays what); what arrived ([`reader`], [`tally`]); the manager ([`managed`], [`embedded`]) and what the
 //! kernel and it say of itself ([`meter`], [`proc`], [`metrics`]); what to make of it all ([`outcome`], [`report`], and
 //! its table). Above all that, [`compare`] plays many legs and sets TCP against UDP;
-//! [`outage`] plays a few agents through a cut and says what became of each event.
+//! [`outage`] plays a few agents through a cut and says what became of each event; [`syslog`] plays a device that has
+//! no agent.
 #![forbid(unsafe_code)]
 
 pub mod account;
@@ -35,6 +36,7 @@ pub mod report;
 pub mod run;
 pub mod seal_ahead;
 pub mod stock;
+pub mod syslog;
 mod table;
 pub mod tally;
 pub mod values;

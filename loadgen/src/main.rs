@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use loadgen::cli::{Command, Job, Program};
+use loadgen::cli::{Command, Job, Program, UsageError};
 use loadgen::compare::cli::CompareJob;
 use loadgen::embedded;
 use loadgen::outage::cli::OutageJob;
+use loadgen::syslog::SyslogCli;
 use serde::Serialize;
 
 #[global_allocator]
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         None => Job::from_cli(&program.run).map(|job| run(&job)),
         Some(Command::Compare(cli)) => CompareJob::from_cli(cli).map(|asked| compare(&asked)),
         Some(Command::Outage(cli)) => OutageJob::from_cli(cli).map(|asked| outage(&asked)),
+        Some(Command::Syslog(cli)) => syslog(cli),
     };
     match done {
         Ok(Ok(exit)) => exit,
@@ -68,6 +70,18 @@ fn command() -> String {
 fn write_html(path: Option<&Path>, page: impl FnOnce() -> String) -> Result<(), String> {
     let Some(path) = path else { return Ok(()) };
     std::fs::write(path, page()).map_err(|error| format!("--html {}: {error}", path.display()))
+}
+
+fn syslog(cli: &SyslogCli) -> Result<Result<ExitCode, String>, UsageError> {
+    let interrupted = match interruptible() {
+        Ok(interrupted) => interrupted,
+        Err(error) => return Ok(Err(error)),
+    };
+    let sent = loadgen::syslog::syslog(cli, &interrupted)?;
+    Ok(sent.map(|report| {
+        print!("{report}");
+        if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }))
 }
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the program as it would without us.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use codec::AgentId;
 
 use crate::notice::Notice;
+use crate::time::Time;
 use crate::verdict::CloseReason;
 
 /// One thread's number, from 0. At most [`ShardId::MAX`].
@@ -48,6 +49,14 @@ pub enum Action {
         shard: ShardId,
         /// Which, in that shard's names.
         connection: ConnectionId,
+    },
+    /// Do not read this connection until then: its agent sends more events than it may. Reading less than that makes the agent
+    /// wait, and loses nothing.
+    Hold {
+        /// Which.
+        connection: ConnectionId,
+        /// Until when.
+        until: Time,
     },
     /// Tell whoever keeps account of agents. Nothing waits for it.
     Notice {

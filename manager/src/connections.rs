@@ -104,6 +104,31 @@ impl Connections {
         Ok(())
     }
 
+    /// A connection that is not authenticated comes from somewhere else than it seemed: it counts there from now on.
+    ///
+    /// # Panics
+    /// If there is no such connection, or it is authenticated.
+    pub(crate) fn rename(
+        &mut self,
+        id: ConnectionId,
+        from: SocketAddr,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
+        let address = from.ip().to_canonical();
+        let before = self.find(id).expect("the caller has it open");
+        assert!(before.agent.is_none(), "an agent's connection has said where it comes from");
+        let before = before.from.ip().to_canonical();
+        let there = self.unauthenticated.get(&address).copied().unwrap_or(0);
+        if address != before && there >= settings.unauthenticated_per_address_max {
+            return Err(Refusal::UnauthenticatedAddress);
+        }
+        self.forget_unauthenticated(before);
+        self.unauthenticated_total += 1;
+        *self.unauthenticated.entry(address).or_insert(0) += 1;
+        self.find_mut(id).expect("it was found a moment ago").from = from;
+        Ok(())
+    }
+
     pub(crate) fn find(&self, id: ConnectionId) -> Option<&Connection> {
         self.slots.get(id.slot as usize)?.as_ref().filter(|connection| connection.id == id)
     }

@@ -18,6 +18,9 @@ pub struct DroppedFrom {
 /// Whose message was dropped last, for each [`Reason::index`].
 pub type DroppedLast = [Option<DroppedFrom>; Reason::COUNT];
 
+/// From where a connection came last that was not admitted, for each [`Refusal::index`].
+pub type RefusedLast = [Option<SocketAddr>; Refusal::COUNT];
+
 /// Sums since the start, and the two gauges of connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Counters {

@@ -13,6 +13,7 @@ mod counters;
 mod ids;
 mod manager;
 mod notice;
+mod rate;
 mod receive;
 mod replay;
 mod senders;
@@ -24,7 +25,7 @@ mod verdict;
 
 pub use action::{Action, ConnectionId, ShardId};
 pub use answer::NotSent;
-pub use counters::{Counters, DroppedFrom, DroppedLast};
+pub use counters::{Counters, DroppedFrom, DroppedLast, RefusedLast};
 pub use manager::{Admission, Incoming, Manager, ManagerParts, Peer, Publish, Published, SinkFull};
 pub use notice::{Notice, VERSION_BYTES_MAX};
 pub use replay::{REPLAY_WINDOW, ReplayPolicy, ReplayState, Replayed};

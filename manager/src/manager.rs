@@ -10,11 +10,11 @@ use rand::rngs::StdRng;
 
 use crate::action::{Action, ConnectionId, ShardId};
 use crate::connections::{Connections, Due};
-use crate::counters::{Counters, DroppedFrom, DroppedLast};
+use crate::counters::{Counters, DroppedFrom, DroppedLast, RefusedLast};
 use crate::notice::Notice;
 use crate::receive::Looked;
 use crate::senders::SenderCounter;
-use crate::settings::Settings;
+use crate::settings::{CryptoAccept, Settings};
 use crate::state::{Owner, Transport};
 use crate::table::{Agent, AgentTable, Kept};
 use crate::time::Time;
@@ -45,6 +45,7 @@ pub(crate) struct Desk {
     pub(crate) connections: Connections,
     pub(crate) counters: Counters,
     pub(crate) dropped_last: DroppedLast,
+    refused_last: RefusedLast,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) sealer: Sealer,
     pub(crate) senders: Arc<SenderCounter>,
@@ -146,6 +147,7 @@ impl Manager {
                 connections: Connections::default(),
                 counters: Counters::default(),
                 dropped_last: [None; Reason::COUNT],
+                refused_last: [None; Refusal::COUNT],
                 actions: VecDeque::new(),
                 sealer: Sealer::new(),
                 senders,
@@ -166,7 +168,26 @@ impl Manager {
                 Admission::Admit
             }
             Err(refusal) => {
-                desk.counters.refused[refusal.index()] += 1;
+                desk.note_refused(refusal, from);
+                Admission::Refuse(refusal)
+            }
+        };
+        desk.settle();
+        admission
+    }
+
+    /// A load balancer said where `connection`, which is not authenticated, really comes from: that is whose limits and
+    /// address rules count. A refused one is closed by the caller, and the manager does not know it any more.
+    ///
+    /// # Panics
+    /// If the connection is not known, or authenticated.
+    pub fn on_source(&mut self, connection: ConnectionId, from: SocketAddr) -> Admission {
+        let desk = &mut self.desk;
+        let admission = match desk.connections.rename(connection, from, &desk.settings) {
+            Ok(()) => Admission::Admit,
+            Err(refusal) => {
+                desk.note_refused(refusal, from);
+                desk.forget(connection, CloseReason::Peer);
                 Admission::Refuse(refusal)
             }
         };
@@ -262,6 +283,29 @@ impl Manager {
         self.desk.settle();
     }
 
+    /// A message that the caller refused for its source: counted as received and dropped.
+    pub fn record_dropped_from(&mut self, reason: Reason, from: SocketAddr) {
+        self.desk.note_dropped(reason, Peer::Datagram(from), None);
+        self.record_dropped(reason, 1);
+    }
+
+    /// Events that came from nobody with a key (syslog lines) and that the sink took over.
+    pub fn record_events(&mut self, count: u64) {
+        self.desk.counters.received += count;
+        self.desk.counters.events += count;
+        self.desk.settle();
+    }
+
+    /// A connection that the caller did not admit.
+    pub fn record_refused(&mut self, refusal: Refusal, from: SocketAddr) {
+        self.desk.note_refused(refusal, from);
+    }
+
+    /// Which ciphers are accepted from now on: what comes next is of a listener with this rule.
+    pub fn set_crypto_accept(&mut self, crypto_accept: CryptoAccept) {
+        self.desk.settings.crypto_accept = crypto_accept;
+    }
+
     /// The next thing to do, in order. Drain it after every input.
     pub fn next_action(&mut self) -> Option<Action> {
         self.desk.actions.pop_front()
@@ -280,6 +324,11 @@ impl Manager {
     /// Whose message was dropped last, for each reason: what a log says beside a count.
     pub fn dropped_last(&self) -> &DroppedLast {
         &self.desk.dropped_last
+    }
+
+    /// From where a connection came last that was not admitted, for each refusal.
+    pub fn refused_last(&self) -> &RefusedLast {
+        &self.desk.refused_last
     }
 
     /// The agents as this shard knows them.
@@ -306,6 +355,11 @@ impl Manager {
 }
 
 impl Desk {
+    fn note_refused(&mut self, refusal: Refusal, from: SocketAddr) {
+        self.counters.refused[refusal.index()] += 1;
+        self.refused_last[refusal.index()] = Some(from);
+    }
+
     /// Remembers whose message was dropped. The address is known for datagrams, and while a connection lives.
     pub(crate) fn note_dropped(&mut self, reason: Reason, peer: Peer, agent: Option<AgentId>) {
         let from = match peer {

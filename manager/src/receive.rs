@@ -202,6 +202,9 @@ impl Desk {
             Some(Err(_)) => Err(Reason::ControlMalformed),
             None => {
                 let event = Event::parse(opened.text).map_err(reason_of_event_error)?;
+                if self.settings.events_per_second_max > 0 {
+                    self.limit_rate(now, sender)?;
+                }
                 let event = Published { agent: sender.agent, event, from: sender.from, transport };
                 match (publisher.publish(&event), transport) {
                     (Ok(()), Transport::Tcp | Transport::Udp) => Ok(Verdict::Event),
@@ -210,6 +213,33 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Counts an event against its agent's rate. A datagram beyond it is refused; a connection that brings more is held.
+    #[cold]
+    fn limit_rate(&mut self, now: Time, sender: Sender<'_>) -> Result<(), Reason> {
+        let (rate, a_second) = (sender.agent.state().rate(), self.settings.events_per_second_max);
+        match sender.peer {
+            Peer::Datagram(_) if rate.admit(now, a_second) => Ok(()),
+            Peer::Datagram(_) => Err(Reason::RateLimited),
+            Peer::Connection(connection) => {
+                if let Some(until) = rate.charge(now, a_second) {
+                    self.hold(connection, until);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks for a connection to be held, once however many events of a batch are beyond its agent's rate.
+    fn hold(&mut self, connection: ConnectionId, until: Time) {
+        if let Some(Action::Hold { connection: last, until: held }) = self.actions.back_mut()
+            && *last == connection
+        {
+            *held = until;
+            return;
+        }
+        self.actions.push_back(Action::Hold { connection, until });
     }
 
     /// A connection may have been closed, or bound to its agent, by a message before this one in the same batch.

@@ -33,6 +33,8 @@ pub struct Settings {
     pub paused_acknowledgement_interval: Duration,
     /// Whether an agent that says that it goes away raises an event of the manager's own, as Wazuh's does.
     pub announces_stops: bool,
+    /// How many events a second one agent may send; 0: any number.
+    pub events_per_second_max: u32,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             silent_deadline: Duration::from_secs(3 * 600 + 30),
             paused_acknowledgement_interval: Duration::from_secs(10),
             announces_stops: false,
+            events_per_second_max: 0,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use codec::{Counter, Method};
 
 use crate::action::{ConnectionId, ShardId};
+use crate::rate::Rate;
 use crate::replay::ReplayState;
 use crate::time::Time;
 use crate::verdict::Verdict;
@@ -50,6 +51,8 @@ pub struct Owner {
 #[derive(Debug)]
 pub struct AgentState {
     hot: Hot,
+    /// Touched only where events are limited.
+    rate: Rate,
     /// Touched by control messages only, hence a lock that nothing else waits for.
     return_path: Mutex<Option<ReturnPath>>,
     /// Digest of what the last keep-alive said, with its lowest bit set; 0: none, or its notice did not get through.
@@ -95,6 +98,7 @@ impl AgentState {
                 events: AtomicU32::new(0),
                 dropped: AtomicU32::new(0),
             },
+            rate: Rate::default(),
             return_path: Mutex::new(None),
             keep_alive: AtomicU64::new(0),
         }
@@ -180,6 +184,11 @@ impl AgentState {
 
     fn locked_return_path(&self) -> MutexGuard<'_, Option<ReturnPath>> {
         self.return_path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How fast its events come.
+    pub(crate) fn rate(&self) -> &Rate {
+        &self.rate
     }
 
     /// Notes a genuine message. Writes only what changed, so that an agent's line is not taken from other cores' caches

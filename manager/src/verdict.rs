@@ -67,6 +67,8 @@ named! {
 named! {
     /// Why a message was dropped.
     Reason {
+        /// The listener's rules do not allow its source.
+        AddressDenied = "address_denied",
         /// No id in it, and its source address is no agent's.
         AddressUnknown = "address_unknown",
         /// The digest does not match.
@@ -101,6 +103,9 @@ named! {
         Malformed = "malformed",
         /// Sealed with a method that this listener does not accept.
         MethodNotAccepted = "method_not_accepted",
+        /// An agent sent more events than `agents.events_per_second_max`, and a datagram cannot be pushed back. Its counter is
+        /// used up.
+        RateLimited = "rate_limited",
         /// The sink was full, and a datagram cannot be pushed back. Its counter is used up.
         SinkFull = "sink_full",
         /// Larger than the largest message, sealed or inflated.
@@ -116,7 +121,7 @@ impl Reason {
     /// The number under which OSSEC logs this condition, where it has one; operators search for it.
     pub const fn log_number(self) -> Option<u16> {
         match self {
-            Reason::AddressUnknown => Some(1213),
+            Reason::AddressDenied | Reason::AddressUnknown => Some(1213),
             Reason::FrameLength | Reason::Malformed => Some(1403),
             Reason::CounterOld | Reason::WrongKey => Some(1404),
             Reason::Checksum => Some(1406),
@@ -131,6 +136,7 @@ impl Reason {
             | Reason::KeepAliveFiller
             | Reason::Kernel
             | Reason::MethodNotAccepted
+            | Reason::RateLimited
             | Reason::SinkFull
             | Reason::Truncated => None,
         }
@@ -155,11 +161,37 @@ named! {
     }
 }
 
+impl Refusal {
+    /// The number under which OSSEC logs this condition, where it has one.
+    pub const fn log_number(self) -> Option<u16> {
+        match self {
+            Refusal::AddressDenied => Some(1213),
+            Refusal::Connections
+            | Refusal::ProxyHeader
+            | Refusal::ProxyPeer
+            | Refusal::Syslog
+            | Refusal::SyslogAddress
+            | Refusal::Unauthenticated
+            | Refusal::UnauthenticatedAddress => None,
+        }
+    }
+}
+
 named! {
     /// Why a connection was not admitted.
     Refusal {
+        /// The listener's rules do not allow its source.
+        AddressDenied = "address_denied",
         /// As many connections as this shard may hold.
         Connections = "connections",
+        /// A load balancer did not say where it came from, or in no way that can be read.
+        ProxyHeader = "proxy_header",
+        /// It did not come from a load balancer, and the listener serves nobody else.
+        ProxyPeer = "proxy_peer",
+        /// As many syslog connections as this shard may hold.
+        Syslog = "syslog",
+        /// As many syslog connections as one source address may have.
+        SyslogAddress = "syslog_address",
         /// As many unauthenticated connections as this shard may hold.
         Unauthenticated = "unauthenticated",
         /// As many unauthenticated connections as one source address may have.

@@ -104,7 +104,7 @@ fn listener() -> Listener {
         let address = udp.local_addr().expect("the socket is bound");
         let tcp = TcpSettings { address, shared: false, backlog: 4_096, receive_buffer_bytes: None };
         if let Ok(tcp) = tcp_listener(&tcp) {
-            return Listener { address, udp, tcp };
+            return Listener::secure(address, udp, tcp);
         }
     }
     panic!("no port is free for UDP and TCP")

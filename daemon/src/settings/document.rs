@@ -149,6 +149,20 @@ const COMMENTS: &[(&str, &str)] = &[
         "What may wait to be sent to one agent that does not read. Beyond it, the agent is closed.",
     ),
     (
+        "agents.events_per_second_max",
+        "Events a second that one agent may send, with a burst of one second; 0 for any number. Over TCP an agent waits\n\
+         for more, over UDP what is more is dropped and counted. Control messages are no events.",
+    ),
+    (
+        "syslog.connections_max",
+        "TCP connections of syslog listeners that one shard holds. A further one is closed at once and counted.",
+    ),
+    ("syslog.connections_per_address_max", "The same from one source address."),
+    (
+        "syslog.idle_seconds",
+        "A syslog connection that says nothing for this long is closed; a device may lose a line by that.",
+    ),
+    (
         "sink.soft_bytes",
         "Bytes that wait in one sink of one shard. From here on datagrams are dropped and counted, and TCP agents that\n\
          send events feel back-pressure. At half of it they go on.",

@@ -77,6 +77,11 @@ impl Listener {
         !lists(&self.denied, source) && (self.allowed.is_empty() || lists(&self.allowed, source))
     }
 
+    /// Whether `peer` may say on whose behalf it speaks here.
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
+        lists(&self.proxy_protocol_from, peer)
+    }
+
     /// Whether whatever comes to both would be treated alike.
     fn agrees_with(&self, other: &Listener) -> bool {
         self.kind == other.kind
@@ -426,7 +431,8 @@ mod tests {
             "line 0.0.0.0:514: a syslog listener without allowed addresses: name who may send lines (<allowed-ips> in \
              ossec.conf, allowed in ringmaster.toml; \"any\" for everyone)",
         );
-        let many = (1..=65).map(|port| secure(Transports::UDP, &format!("127.0.0.1:{port}"))).collect();
+        let many = (1..=65).map(|port| listener(Secure, Transports::UDP, &format!("127.0.0.1:{port}"), ""));
+        let many = many.collect();
         check(many, "line 127.0.0.1:65: more than 64 listeners: take some away");
     }
 }

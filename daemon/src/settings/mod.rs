@@ -62,6 +62,8 @@ pub struct Settings {
     pub shards: Shards,
     /// What is asked of agents.
     pub agents: Agents,
+    /// What is asked of devices that have no agent.
+    pub syslog: Syslog,
     /// Where events go.
     pub sink: Sink,
     /// The HTTP listener for `/metrics` and `/readyz`.
@@ -144,6 +146,24 @@ pub struct Agents {
     /// Bytes that wait to be sent to one agent that does not read; beyond that it is closed.
     #[serde(deserialize_with = "within_u32::<_, 65_536, 1_073_741_824>")]
     pub send_queue_bytes_max: u32,
+    /// Events a second of one agent; 0: any number.
+    #[serde(deserialize_with = "within_u32::<_, 0, 1_000_000>")]
+    pub events_per_second_max: u32,
+}
+
+/// `[syslog]`: what is asked of devices that send lines over TCP.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Syslog {
+    /// TCP connections of each shard.
+    #[serde(deserialize_with = "within_u32::<_, 1, 1_000_000>")]
+    pub connections_max: u32,
+    /// The same, for one source address.
+    #[serde(deserialize_with = "within_u32::<_, 1, 1_000_000>")]
+    pub connections_per_address_max: u32,
+    /// A TCP connection that says nothing for this long is closed.
+    #[serde(deserialize_with = "within_u32::<_, 1, 604_800>")]
+    pub idle_seconds: u32,
 }
 
 /// Which ciphers agents may use: OSSEC's `<crypto_accept>`.
@@ -348,7 +368,15 @@ impl Default for Agents {
             silence_deadline_seconds: 1_830,
             paused_acknowledgement_seconds: 10,
             send_queue_bytes_max: 1 << 20,
+            events_per_second_max: 0,
         }
+    }
+}
+
+impl Default for Syslog {
+    fn default() -> Syslog {
+        // Long enough for a device that logs once an hour: one that finds its connection closed loses the next line.
+        Syslog { connections_max: 4_096, connections_per_address_max: 256, idle_seconds: 7_200 }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Listener, Settings, document::flatten};
 const AT_ONCE: &[&str] = &[
     "agents.authentication_deadline_seconds",
     "agents.crypto_accept",
+    "agents.events_per_second_max",
     "agents.paused_acknowledgement_seconds",
     "agents.replay",
     "agents.send_queue_bytes_max",
@@ -20,6 +21,9 @@ const AT_ONCE: &[&str] = &[
     "sink.hard_bytes",
     "sink.soft_bytes",
     "stop.grace_seconds",
+    "syslog.connections_max",
+    "syslog.connections_per_address_max",
+    "syslog.idle_seconds",
 ];
 
 /// What the listeners say instead.

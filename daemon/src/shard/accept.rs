@@ -8,13 +8,26 @@ use uring::{Completion, Op};
 use super::connections::Entry;
 use super::op_kind::OpKind;
 use super::{Shard, ShardError};
+use crate::settings::{ListenerKind, Settings};
 
 /// How many accepts wait for each listener and ring. Each has an address of its own: a multishot accept can't tell whom it
 /// accepted.
 const ACCEPTS_EACH: u32 = 16;
 
-/// Slots that accepts may occupy beside the connections, for a few listeners.
-pub(super) const ACCEPTS_MAX: u32 = 8 * ACCEPTS_EACH;
+/// Slots that accepts may occupy beside the connections.
+pub(super) fn accepts_max(listeners: usize) -> u32 {
+    u32::try_from(listeners.max(8)).expect("the settings allow few listeners") * ACCEPTS_EACH
+}
+
+/// Connections that a shard may have in all: agents', and devices'.
+pub(super) fn connections_max(settings: &Settings) -> u32 {
+    let syslog = settings
+        .listeners()
+        .iter()
+        .any(|listener| listener.kind == ListenerKind::Syslog && listener.transports.tcp);
+    let devices = if syslog { settings.syslog.connections_max } else { 0 };
+    settings.shards.connections_max.saturating_add(devices)
+}
 
 impl Shard {
     /// Arms what accepts are missing. Opens a spare ring when a listener can have none in the tables there are.
@@ -25,9 +38,9 @@ impl Shard {
         for ring in 0..self.rings.len() {
             self.arm_accepts_of(ring);
         }
-        let unheard = |listener| self.rings.iter().all(|ring| ring.accepting[listener] == 0);
+        let unheard = |listener| self.is_unheard(listener);
         let slots = self.table_slots.saturating_mul(self.rings.len() as u32);
-        let room = slots < self.settings.shards.connections_max;
+        let room = slots < connections_max(&self.settings);
         if room && (0..self.listeners.len()).any(unheard) {
             self.open_spare()?;
             self.arm_accepts_of(self.rings.len() - 1);
@@ -35,14 +48,22 @@ impl Shard {
         Ok(())
     }
 
+    /// Whether no ring accepts what comes to a listener, which has connections.
+    pub(super) fn is_unheard(&self, listener: usize) -> bool {
+        let accepting =
+            |ring: &super::ShardRing| ring.accepting.get(listener).is_some_and(|count| *count > 0);
+        self.listeners[listener].tcp.is_some() && !self.rings.iter().any(accepting)
+    }
+
     fn arm_accepts_of(&mut self, index: usize) {
         let ring = &mut self.rings[index];
         ring.accepting.resize(self.listeners.len(), 0);
         for (listener, state) in self.listeners.iter().enumerate() {
+            let Some(tcp) = &state.tcp else { continue };
             while ring.accepting[listener] < ACCEPTS_EACH {
                 let Some(into) = ring.slots.allocate() else { return };
                 let tag = ring.slots.tag(OpKind::Accept as u8, into);
-                ring.ring.push(Op::Accept { listener: Arc::clone(&state.tcp).into(), into }, tag);
+                ring.ring.push(Op::Accept { listener: Arc::clone(tcp).into(), into }, tag);
                 ring.accepting[listener] += 1;
                 let slot = index as u32 * self.table_slots + into.index();
                 *self.connections.entry(slot) = Entry::Accepting { listener };
@@ -68,11 +89,15 @@ impl Shard {
         let id = ConnectionId { slot, generation: tag.generation() };
         let agents = &self.settings.agents;
         let (frame, send) = (agents.message_bytes_max as usize, agents.send_queue_bytes_max as usize);
-        self.connections.accept(id, frame, send);
-        let admission = completion.peer.map(|from| self.manager.on_connected(now, id, from));
-        match admission {
-            Some(Admission::Admit) => self.arm_stream(id),
-            Some(Admission::Refuse(_)) | None => self.begin_close(id),
-        }
+        let place = u16::try_from(listener).expect("the settings allow few listeners");
+        self.connections.accept(id, place, frame, send);
+        let admitted = completion.peer.is_some_and(|from| {
+            if self.listeners[listener].is_plain {
+                self.manager.on_connected(now, id, from) == Admission::Admit
+            } else {
+                self.guard_connection(now, id, listener, from)
+            }
+        });
+        if admitted { self.arm_stream(id) } else { self.begin_close(id) }
     }
 }

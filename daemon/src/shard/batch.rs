@@ -28,7 +28,7 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) peer: Peer,
-    /// Index of the listener that a datagram came to; 0 for what came over a connection.
+    /// Index of the listener that it, or its connection, came to.
     pub(crate) listener: usize,
     place: Place,
 }
@@ -71,16 +71,17 @@ impl Batch {
     /// Cuts what a connection received into messages that stay where they are. The caller adds the lease.
     pub(crate) fn cut_lease(&mut self, connection: &mut Connection, received: &[u8]) {
         let index = self.leases.len();
-        self.cut(connection.id, &mut connection.cutter, received, |_, range| Place::Lease { index, range })
+        let from = (connection.id, connection.listener);
+        self.cut(from, &mut connection.cutter, received, |_, range| Place::Lease { index, range })
             .unwrap_or_else(|error| self.end_bad_frame(connection, error));
     }
 
     /// Cuts up to `bytes_max` of what a connection holds into messages, which are copied.
     pub(crate) fn cut_held(&mut self, connection: &mut Connection, bytes_max: usize) {
-        let Connection { id, cutter, held, .. } = connection;
+        let Connection { id, listener, cutter, held, .. } = connection;
         let received = held.first(bytes_max);
         let count = received.len();
-        let cut = self.cut(*id, cutter, received, |arena, range| {
+        let cut = self.cut((*id, *listener), cutter, received, |arena, range| {
             let start = arena.len();
             arena.extend_from_slice(&received[range]);
             Place::Arena(start..arena.len())
@@ -131,7 +132,7 @@ impl Batch {
 
     fn cut(
         &mut self,
-        id: ConnectionId,
+        (id, listener): (ConnectionId, u16),
         cutter: &mut codec::FrameCutter,
         received: &[u8],
         mut place: impl FnMut(&mut Vec<u8>, Range<usize>) -> Place,
@@ -150,7 +151,7 @@ impl Batch {
             self.bytes += match &place {
                 Place::Arena(range) | Place::Lease { range, .. } => range.len() as u64,
             };
-            self.messages.push(Message { peer: Peer::Connection(id), listener: 0, place });
+            self.messages.push(Message { peer: Peer::Connection(id), listener: listener.into(), place });
         }
         outcome
     }
@@ -189,7 +190,7 @@ mod tests {
         let bytes = stream(&[b"one", b"", b"three", b"four"]);
         for slice in 1..=bytes.len() {
             let mut connections = Connections::default();
-            let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 100, 100);
+            let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 0, 100, 100);
             connection.held.append(&bytes);
             let mut batch = Batch::default();
             while !connection.held.is_empty() {
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn held_bytes_that_are_thrown_away_are_counted_as_messages() {
         let mut connections = Connections::default();
-        let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 100, 100);
+        let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 0, 100, 100);
         let mut batch = Batch::default();
         assert_eq!(batch.drop_held(connection), 0);
         let mut held = stream(&[b"one", b"two", b"three"]);
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_bad_frame_ends_the_connection_behind_its_good_ones() {
         let mut connections = Connections::default();
-        let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 5, 100);
+        let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 0, 5, 100);
         connection.held.append(&stream(&[b"good", b"too long"]));
         connection.held.append(b"more");
         let mut batch = Batch::default();
@@ -234,7 +235,7 @@ mod tests {
             let message = vec![b'm'; bytes_each];
             let segment = stream(&vec![&message[..]; frames]);
             let mut connections = Connections::default();
-            let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 1_000, 100);
+            let connection = connections.accept(ConnectionId { slot: 0, generation: 1 }, 0, 1_000, 100);
             for _ in 0..10 {
                 let mut batch = Batch::default();
                 segment.chunks(BUFFER_BYTES).for_each(|received| batch.cut_lease(connection, received));

@@ -7,12 +7,19 @@ use manager::{ConnectionId, Reason};
 use uring::{Op, Tag};
 
 use super::Shard;
-use super::connections::Entry;
+use super::connections::{Entry, Role};
 use super::op_kind::OpKind;
 
 impl Shard {
     /// First: the connection is forgotten, and its operations are cancelled. Harmless if it is closed already.
     pub(super) fn begin_close(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let held_until = connection.held_until.take();
+        let is_agent = matches!(connection.role, Role::Agent);
+        self.forget_hold(id, held_until);
+        if !is_agent {
+            self.end_lines(id);
+        }
         let Some(connection) = self.connections.find(id) else { return };
         // What was kept of it in a stall is lost with it: a newer connection's counters are beyond it.
         let lost = self.batch.drop_held(connection);

@@ -7,25 +7,33 @@ use super::op_kind::OpKind;
 use super::{Shard, ShardError, TURN_MESSAGES_MAX};
 
 impl Shard {
-    /// Takes what the rings have, until the batch is full.
+    /// Takes what the rings have, until the batch is full. If that was all, the next round begins.
     pub(super) fn collect(&mut self, now: Time) -> Result<(), ShardError> {
-        self.collect_ring(0, now);
+        let mut all = self.collect_ring(0, now);
         for index in 1..self.rings.len() {
             if std::mem::take(&mut self.rings[index].ready) {
                 self.enter_spare(index)?;
             }
-            self.collect_ring(index, now);
+            all &= self.collect_ring(index, now);
         }
+        self.tally.rounds += u64::from(all);
         Ok(())
     }
 
-    fn collect_ring(&mut self, ring: usize, now: Time) {
-        while self.batch.messages.len() < TURN_MESSAGES_MAX {
-            let Some(completion) = self.rings[ring].ring.pop() else { return };
+    /// Whether that was all that the ring has.
+    fn collect_ring(&mut self, ring: usize, now: Time) -> bool {
+        while self.turn_messages() < TURN_MESSAGES_MAX {
+            let Some(completion) = self.rings[ring].ring.pop() else { return true };
             self.complete(ring, completion, now);
         }
         // What is left in the queue is for the next turn, which must not wait.
         self.due.again = true;
+        false
+    }
+
+    /// How many messages and lines this turn has so far.
+    pub(super) fn turn_messages(&self) -> usize {
+        self.batch.messages.len() + self.lines.turn
     }
 
     /// What one completion means.
@@ -38,7 +46,7 @@ impl Shard {
             OpKind::Close => self.on_close(ring, tag),
             OpKind::Mail => self.on_mail_poll(&completion),
             OpKind::ReceiveDatagrams => self.on_datagram(ring, completion),
-            OpKind::ReceiveStream => self.on_stream(ring, completion),
+            OpKind::ReceiveStream => self.on_stream(ring, completion, now),
             OpKind::Reply => self.on_reply(&completion),
             OpKind::Send => self.on_send(ring, &completion),
             OpKind::SinkPoll => self.on_sink_poll(tag),

@@ -1,10 +1,19 @@
 //! The connections of one shard, by slot: what each is doing, and what of it is still with the kernel.
 
-use codec::FrameCutter;
-use manager::ConnectionId;
+use std::net::SocketAddr;
+
+use codec::{FrameCutter, ProxyCutter};
+use manager::{ConnectionId, Time};
 use uring::SendQueue;
 
-/// Bytes that a connection has received and that are not decoded yet, since a sink is at its hard bound.
+use super::lines::LineStream;
+
+/// What one connection may bring in one round, in messages: until everything that waits with the kernel has been taken, which
+/// is nearly always one turn. The buffer in which it reaches this is still decoded. More is kept, and decoded in the turns to
+/// come, so that a turn always comes to everybody's.
+pub(crate) const ROUND_SHARE: u32 = 128;
+
+/// Bytes that a connection has received and that are not decoded yet: a sink is at its hard bound, or it has had its share.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBytes {
     bytes: Vec<u8>,
@@ -15,6 +24,9 @@ pub(crate) struct HeldBytes {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
+    /// Index of the listener that it came to.
+    pub(crate) listener: u16,
+    pub(crate) role: Role,
     pub(crate) cutter: FrameCutter,
     pub(crate) sends: SendQueue,
     pub(crate) held: HeldBytes,
@@ -24,12 +36,34 @@ pub(crate) struct Connection {
     pub(crate) sending: bool,
     /// Not read, since it brought an event while a sink was over its soft bound.
     pub(crate) paused: bool,
+    /// Not read until then, since its agent sends more events than it may.
+    pub(crate) held_until: Option<Time>,
+    /// The round in which it brought something last.
+    round: u64,
+    /// How many messages it brought in that round.
+    pub(crate) taken: u32,
     /// Its receive ended for want of buffers, and waits for some.
     pub(crate) starved: bool,
     /// In the shard's list of connections with held bytes to decode.
     pub(crate) in_backlog: bool,
     /// Nothing more will come from it: its peer closed it, or sent what is no frame.
     pub(crate) ended: bool,
+}
+
+/// What a connection is for.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// Frames of an agent, or of somebody who may become known as one.
+    Agent,
+    /// Lines of a device.
+    Lines(Box<LineStream>),
+    /// A load balancer has yet to say where it comes from.
+    Proxied {
+        /// What it said so far.
+        cutter: Box<ProxyCutter>,
+        /// The load balancer.
+        from: SocketAddr,
+    },
 }
 
 /// What is in a slot.
@@ -96,10 +130,11 @@ impl Connections {
         slots.filter(|(entry, _)| matches!(entry, Entry::Accepting { .. })).map(|(_, slot)| slot)
     }
 
-    /// The accept of this slot brought a connection.
+    /// The accept of this slot brought a connection to this listener.
     pub(crate) fn accept(
         &mut self,
         id: ConnectionId,
+        listener: u16,
         frame_bytes_max: usize,
         send_bytes_max: usize,
     ) -> &mut Connection {
@@ -107,12 +142,17 @@ impl Connections {
         let entry = self.entry(id.slot);
         *entry = Entry::Open(Box::new(Connection {
             id,
+            listener,
+            role: Role::Agent,
             cutter: FrameCutter::new(frame_bytes_max),
             sends: SendQueue::new(send_bytes_max),
             held: HeldBytes::default(),
             receiving: false,
             sending: false,
             paused: false,
+            held_until: None,
+            round: 0,
+            taken: 0,
             starved: false,
             in_backlog: false,
             ended: false,
@@ -137,7 +177,22 @@ impl Connection {
 
     /// Whether a receive should be with the kernel and is not.
     pub(crate) fn wants_receive(&self) -> bool {
-        !self.receiving && !self.paused && !self.ended && !self.starved && self.held.is_empty()
+        !self.receiving && !self.waits() && !self.ended && !self.starved && self.held.is_empty()
+    }
+
+    /// Whether it is not to be read or decoded for the time being.
+    pub(crate) fn waits(&self) -> bool {
+        self.paused || self.held_until.is_some()
+    }
+
+    /// How many messages it may still bring in this round.
+    #[inline]
+    pub(crate) fn share_left(&mut self, round: u64) -> u32 {
+        if self.round != round {
+            self.round = round;
+            self.taken = 0;
+        }
+        ROUND_SHARE.saturating_sub(self.taken)
     }
 }
 
@@ -155,6 +210,11 @@ impl HeldBytes {
     /// Appends what was received.
     pub(crate) fn append(&mut self, received: &[u8]) {
         self.bytes.extend_from_slice(received);
+    }
+
+    /// Forgets all of them, and the memory.
+    pub(crate) fn clear(&mut self) {
+        *self = HeldBytes::default();
     }
 
     /// The oldest bytes, at most `bytes_max`.
@@ -184,7 +244,7 @@ mod tests {
     #[test]
     fn a_connection_is_found_by_its_whole_name() {
         let mut connections = Connections::default();
-        connections.accept(id(5, 2), 100, 100);
+        connections.accept(id(5, 2), 0, 100, 100);
         assert!(connections.find(id(5, 2)).is_some());
         assert!(connections.find(id(5, 1)).is_none(), "an earlier tenant");
         assert!(connections.find(id(4, 2)).is_none());
@@ -216,7 +276,7 @@ mod tests {
     #[test]
     fn only_an_undisturbed_connection_wants_a_receive() {
         let mut connections = Connections::default();
-        let connection = connections.accept(id(0, 1), 100, 100);
+        let connection = connections.accept(id(0, 1), 0, 100, 100);
         assert!(connection.wants_receive());
         let set: [fn(&mut Connection, bool); 4] = [
             |connection, value| connection.receiving = value,
@@ -229,7 +289,22 @@ mod tests {
             assert!(!connection.wants_receive());
             set(connection, false);
         }
+        connection.held_until = Some(Time::ZERO);
+        assert!(!connection.wants_receive());
+        connection.held_until = None;
         connection.held.append(b"x");
         assert!(!connection.wants_receive(), "what is held comes first");
+    }
+
+    #[test]
+    fn each_round_has_a_share_of_its_own() {
+        let mut connections = Connections::default();
+        let connection = connections.accept(id(0, 1), 0, 100, 100);
+        assert_eq!(connection.share_left(7), ROUND_SHARE);
+        connection.taken += ROUND_SHARE - 1;
+        assert_eq!(connection.share_left(7), 1);
+        connection.taken += 70;
+        assert_eq!(connection.share_left(7), 0);
+        assert_eq!(connection.share_left(8), ROUND_SHARE);
     }
 }

@@ -12,7 +12,9 @@ impl Shard {
     pub(super) fn decide(&mut self, now: Time) {
         self.tally.turn_messages = self.batch.messages.len();
         self.tally.received_bytes += self.batch.bytes;
+        self.count_lines();
         if self.batch.is_empty() {
+            self.pause_over(now);
             return;
         }
         self.sinks.read_clock();
@@ -40,6 +42,7 @@ impl Shard {
 
     fn decide_listener(&mut self, listener: usize, now: Time) {
         let mut incoming = emptied(std::mem::take(&mut self.incoming));
+        self.manager.set_crypto_accept(self.listeners[listener].crypto_accept);
         let rings = &self.rings;
         self.batch.incoming(listener, |ring, lease| rings[ring].ring.bytes(lease), &mut incoming);
         if !incoming.is_empty() {
@@ -55,6 +58,7 @@ impl Shard {
         while let Some(action) = self.manager.next_action() {
             match action {
                 Action::Close { connection, reason: _ } => self.begin_close(connection),
+                Action::Hold { connection, until } => self.hold(connection, until),
                 Action::Mail { shard, connection } => {
                     self.send_mail(shard, Mail::CloseConnection(connection));
                 }

@@ -76,15 +76,15 @@ fn frames_into_the_archive() {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Sink {
+pub(super) enum Sink {
     Archive,
     Queue,
 }
 
 /// A shard that the test turns, its reader, and its agents.
-struct Bed {
+pub(super) struct Bed {
     _folder: tempfile::TempDir,
-    shard: Shard,
+    pub(super) shard: Shard,
     address: SocketAddr,
     reader: Option<UnixDatagram>,
     sink: SinkKind,
@@ -94,7 +94,7 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(sink: Sink) -> Bed {
+    pub(super) fn new(sink: Sink) -> Bed {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings::with_home(folder.path());
         settings.listen.addresses = vec!["127.0.0.1:0".parse().unwrap()];
@@ -113,7 +113,7 @@ impl Bed {
             (1..=AGENTS).map(|number| format!("{number:03} agent{number} any key\n")).collect();
         let entries = KeyFile::parse(lines.as_bytes()).entries;
         let table = Arc::new(AgentTable::build(entries, None, &CounterSeed::new()));
-        let mut bound = listen::bind(&settings.listen, 1).unwrap();
+        let mut bound = listen::bind(&settings, 1).unwrap();
         let address = bound.addresses()[0];
         let (mailer, mail) = mailboxes(1).unwrap().remove(0);
         let spec = ShardSpec {
@@ -141,7 +141,7 @@ impl Bed {
         socket
     }
 
-    fn tcp(&self) -> TcpStream {
+    pub(super) fn tcp(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -174,7 +174,7 @@ impl Bed {
     }
 
     /// Ends what the shard has with the kernel.
-    fn finish(self) {
+    pub(super) fn finish(self) {
         self.shard.finish().unwrap();
     }
 
@@ -201,18 +201,24 @@ impl Bed {
     }
 
     /// A new event of an agent, sealed.
-    fn event(&mut self, number: usize) -> Vec<u8> {
+    pub(super) fn event(&mut self, number: usize) -> Vec<u8> {
+        let id = self.table.agents()[number].id();
+        let text = format!("1:/var/log/messages:event {} of agent {id}", self.counter.next());
+        self.message(number, text.as_bytes())
+    }
+
+    /// What an agent says, sealed.
+    pub(super) fn message(&mut self, number: usize, text: &[u8]) -> Vec<u8> {
         self.counter = self.counter.next();
         let agent = &self.table.agents()[number];
         let id: AgentId = agent.id();
-        let text = format!("1:/var/log/messages:event {} of agent {id}", self.counter);
         let envelope = Envelope {
             id_prefix: Some(id),
             method: [Method::Blowfish, Method::AesOssec, Method::AesWazuh][number % 3],
             random: 7,
             counter: self.counter,
             initialization_vector: [3; 16],
-            text: text.as_bytes(),
+            text,
         };
         let mut message = Vec::new();
         self.sealer.seal(agent.cipher_key(), &envelope, &mut message).unwrap();

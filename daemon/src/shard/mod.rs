@@ -2,8 +2,9 @@
 //!
 //! `Shard::turn` is the whole of it. Everything else here is one step of a turn:
 //! * `collect` copies completions out, by `receive` (datagrams, streams), `accept` and `send`;
+//! * `guard` asks the rules of listeners that have some, `lines` takes syslog lines, `devices` limits who sends them;
 //! * `decide` hands the batch to the manager, the events to the sinks, and carries out what the manager asks for;
-//! * `pressure` pauses and resumes connections when sinks fill up and empty;
+//! * `pressure` pauses and resumes connections when sinks fill up and empty, `holds` where an agent sends more than it may;
 //! * `drain_sinks` hands over what the sinks hold; `report` says how it goes; `stop` ends it.
 
 mod accept;
@@ -12,11 +13,17 @@ mod close;
 mod collect;
 mod connections;
 mod decide;
+mod devices;
 mod drain_sinks;
 #[cfg(test)]
 mod economy;
+#[cfg(test)]
+mod fairness;
+mod guard;
 #[cfg(feature = "scripted")]
 mod hand_turned;
+mod holds;
+mod lines;
 mod notices;
 mod op_kind;
 mod patience;
@@ -43,12 +50,15 @@ use crate::clock::Clock;
 use crate::listen::Listener;
 use crate::mail::{Mail, MailReceiver, MailSender};
 use crate::metrics::ShardMetrics;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::sink::Sinks;
 use batch::Batch;
 use connections::Connections;
+use devices::Devices;
 #[cfg(feature = "scripted")]
 pub use hand_turned::{HandTurnedShard, ScriptedShard};
+use holds::Holds;
+use lines::Lines;
 pub use notices::{FromShard, NoticeReceiver, NoticeSender, notices};
 use patience::Patience;
 use pressure::Pressure;
@@ -153,6 +163,9 @@ struct Shard {
     table_slots: u32,
     listeners: Vec<ListenerState>,
     connections: Connections,
+    devices: Devices,
+    lines: Lines,
+    holds: Holds,
     manager: Manager,
     sinks: Sinks,
     sink_polls: Vec<drain_sinks::SinkPoll>,
@@ -170,8 +183,12 @@ struct Shard {
 /// One address that the shard listens on.
 struct ListenerState {
     is_ipv4: bool,
-    udp: Arc<OwnedFd>,
-    tcp: Arc<OwnedFd>,
+    /// Agents speak there, and everyone may: nothing is to be asked.
+    is_plain: bool,
+    crypto_accept: manager::CryptoAccept,
+    settings: settings::Listener,
+    udp: Option<Arc<OwnedFd>>,
+    tcp: Option<Arc<OwnedFd>>,
     /// The socket's drops as far as they are counted, modulo 2^32.
     drops_counted: u32,
     /// Its receive is with the kernel.
@@ -232,12 +249,29 @@ impl Shard {
         if self.manager.next_timeout().is_some_and(|due| due <= now) {
             self.manager.on_timeout(now);
         }
+        self.release_due(now);
+        self.close_idle(now);
         if self.due.tick <= now {
             self.due.tick = now + TICK;
             self.due.accepts = true;
             self.count_kernel_drops();
+            self.count_deaf();
             self.revive_datagrams();
-            self.sinks.follow_renames();
+            self.sinks.look_after();
+        }
+    }
+
+    /// Closes syslog connections that say nothing. One that is not read can say nothing, and is given its time again.
+    fn close_idle(&mut self, now: Time) {
+        while let Some(id) = self.devices.pop_idle(now) {
+            match self.connections.find(id) {
+                Some(connection) if connection.waits() => self.devices.heard(now, id),
+                Some(_) => {
+                    self.devices.count_idle();
+                    self.begin_close(id);
+                }
+                None => self.devices.close(id),
+            }
         }
     }
 

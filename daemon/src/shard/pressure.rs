@@ -4,10 +4,14 @@
 //! taken. At the hard bound nothing of a stream is decoded that need not be: what comes is kept as it is. A connection
 //! that is not paused is then decoded in small slices, so that its control messages are answered; its first event pauses
 //! it. Below half of the soft bound all go on, with what is kept before what comes.
+//!
+//! The same list has the connections that brought more than their share of a turn: their rest is decoded like what was kept
+//! in a stall, a slice each turn, beside what others bring.
 
 use std::collections::VecDeque;
 
 use super::batch::Ending;
+use super::connections::Role;
 use super::{Shard, TURN_MESSAGES_MAX};
 use crate::sink::Level;
 use manager::{ConnectionId, Time};
@@ -17,6 +21,9 @@ const SLICE_BYTES: usize = 16 * 1024;
 
 /// The same while a sink is at its hard bound: room for a control message, and for few events.
 const SLICE_BYTES_HARD: usize = 1_024;
+
+/// What kept bytes may bring in one turn, in messages: the rest of it is for what comes.
+const TURN_BACKLOG_MAX: usize = TURN_MESSAGES_MAX / 2;
 
 /// Connections that go on in one turn.
 const RESUMES_MAX: usize = 256;
@@ -56,15 +63,18 @@ impl Shard {
             return;
         };
         connection.paused = true;
-        if connection.receiving {
+        let held = connection.held_until.is_some();
+        if connection.receiving && !held {
             self.cancel_receive(id);
         }
         self.forget_closed();
         self.pressure.paused.push_back(id);
         self.pressure.paused_now += 1;
         self.pressure.pauses += 1;
-        self.manager.on_paused(now, id);
-        self.act(None);
+        if !held {
+            self.manager.on_paused(now, id);
+            self.act(None);
+        }
     }
 
     /// Keeps the list of paused connections short, however many of them are closed in a long stall.
@@ -105,6 +115,9 @@ impl Shard {
         let Some(connection) = self.connections.find(id) else { return };
         connection.paused = false;
         self.pressure.paused_now -= 1;
+        if connection.held_until.is_some() {
+            return;
+        }
         self.manager.on_resumed(now, id);
         self.act(None);
         self.queue_backlog(id);
@@ -114,7 +127,7 @@ impl Shard {
     /// Has a connection's kept bytes decoded in the turns to come, unless it is paused.
     pub(super) fn queue_backlog(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.find(id) else { return };
-        if connection.held.is_empty() || connection.paused || connection.in_backlog {
+        if connection.held.is_empty() || connection.waits() || connection.in_backlog {
             return;
         }
         connection.in_backlog = true;
@@ -128,16 +141,28 @@ impl Shard {
         let hard = !stopping && self.sinks.level() == Level::Hard;
         let slice = if hard { SLICE_BYTES_HARD } else { SLICE_BYTES };
         for _ in 0..self.pressure.backlog.len() {
-            if self.batch.messages.len() >= TURN_MESSAGES_MAX {
+            if self.turn_messages() >= TURN_BACKLOG_MAX {
                 break;
             }
             let id = self.pressure.backlog.pop_front().expect("it was counted");
             let Some(connection) = self.connections.find(id) else { continue };
-            if connection.paused {
+            if connection.waits() {
                 connection.in_backlog = false;
                 continue;
             }
-            self.batch.cut_held(connection, slice);
+            match connection.role {
+                Role::Agent => {
+                    let before = self.batch.messages.len();
+                    connection.share_left(self.tally.rounds);
+                    self.batch.cut_held(connection, slice);
+                    connection.taken += (self.batch.messages.len() - before) as u32;
+                }
+                Role::Lines(_) => self.cut_held_lines(id, slice),
+                Role::Proxied { .. } => {
+                    unreachable!("what follows its header is kept once it is none any more")
+                }
+            }
+            let Some(connection) = self.connections.find(id) else { continue };
             if !connection.held.is_empty() {
                 self.pressure.backlog.push_back(id);
                 continue;

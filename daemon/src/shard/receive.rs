@@ -1,10 +1,11 @@
 //! Datagrams and bytes of streams, as they come out of the ring.
 
-use manager::{ConnectionId, Reason};
+use manager::{ConnectionId, Reason, Time};
 use uring::{Armed, Completion, Errno, Lease, Op, Tag, Target, sockets};
 
 use super::Shard;
 use super::batch::Ending;
+use super::connections::Role;
 use super::op_kind::OpKind;
 use crate::sink::Level;
 
@@ -15,9 +16,10 @@ impl Shard {
     /// Receives datagrams of a listener from now on.
     pub(super) fn arm_datagrams(&mut self, listener: usize) {
         let state = &mut self.listeners[listener];
+        let Some(udp) = &state.udp else { return };
         let ring = &mut self.rings[0];
         let group = ring.datagrams.expect("the primary ring has buffers for datagrams");
-        let socket = Target::from(std::sync::Arc::clone(&state.udp));
+        let socket = Target::from(std::sync::Arc::clone(udp));
         let tag = Tag::new(OpKind::ReceiveDatagrams as u8, 0, listener as u32);
         ring.ring.push(Op::ReceiveDatagrams { socket, group }, tag);
         state.receiving = true;
@@ -39,6 +41,15 @@ impl Shard {
         } else if self.stopping.is_none() && completion.result.is_ok() {
             self.arm_datagrams(listener);
         }
+    }
+
+    /// Counts listeners from which nothing is received or accepted now.
+    pub(super) fn count_deaf(&mut self) {
+        let deaf = |(index, state): &(usize, &super::ListenerState)| {
+            state.udp.is_some() && !state.receiving && !state.starved || self.is_unheard(*index)
+        };
+        let count = self.listeners.iter().enumerate().filter(deaf).count();
+        self.metrics.listeners_deaf.set(if self.stopping.is_some() { 0 } else { count as u64 });
     }
 
     /// Receives again where an error of the host's had ended it.
@@ -71,13 +82,18 @@ impl Shard {
             self.rings[ring].ring.give_back(lease);
             return;
         }
-        self.batch.add_datagram(listener, from, ring, lease, bytes);
+        if self.listeners[listener].is_plain {
+            self.batch.add_datagram(listener, from, ring, lease, bytes);
+        } else {
+            self.guard_datagram(listener, from, ring, lease, bytes);
+        }
     }
 
     /// Counts what the kernel dropped since it was counted last, also if no datagram came to tell it.
     pub(super) fn count_kernel_drops(&mut self) {
         for listener in &mut self.listeners {
-            let Ok(drops) = sockets::kernel_drops(&listener.udp) else { continue };
+            let Some(udp) = &listener.udp else { continue };
+            let Ok(drops) = sockets::kernel_drops(udp) else { continue };
             let more = newly_dropped(&mut listener.drops_counted, drops);
             if more > 0 {
                 self.manager.record_dropped(Reason::Kernel, more);
@@ -101,7 +117,7 @@ impl Shard {
         ring.ring.push(Op::ReceiveStream { socket: slot.into(), group: ring.streams }, tag);
     }
 
-    pub(super) fn on_stream(&mut self, ring: usize, completion: Completion) {
+    pub(super) fn on_stream(&mut self, ring: usize, completion: Completion, now: Time) {
         let Completion { tag, result, lease, armed, .. } = completion;
         let slot = ring as u32 * self.table_slots + tag.slot();
         if armed == Armed::No {
@@ -115,7 +131,10 @@ impl Shard {
         };
         let id = connection.id;
         if let Some(lease) = lease {
-            self.take_bytes(id, ring, lease);
+            match connection.role {
+                Role::Agent => self.take_bytes(id, ring, lease),
+                Role::Lines(_) | Role::Proxied { .. } => self.guard_bytes(now, id, ring, lease),
+            }
         }
         match (result, armed) {
             (Ok(0), _) => self.end_stream(id),
@@ -135,16 +154,26 @@ impl Shard {
         }
     }
 
-    /// Cuts what came into messages; or keeps it, while a sink is at its hard bound or earlier bytes are kept.
+    /// Cuts what came into messages; or keeps it, while a sink is at its hard bound, earlier bytes are kept, or the agent has
+    /// had its share of the round.
     fn take_bytes(&mut self, id: ConnectionId, ring: usize, lease: Lease) {
         let hard = self.stopping.is_none() && self.sinks.level() == Level::Hard;
-        let ring_of_lease = &mut self.rings[ring].ring;
         let connection = self.connections.find(id).expect("the caller has just found it");
-        if !hard && connection.held.is_empty() {
-            self.batch.cut_lease(connection, ring_of_lease.bytes(&lease));
-            self.batch.leases.push((ring, lease));
+        let waits = !connection.held.is_empty() || connection.held_until.is_some();
+        if hard || waits || connection.share_left(self.tally.rounds) == 0 {
+            self.hold_lease(id, ring, lease);
             return;
         }
+        let before = self.batch.messages.len();
+        self.batch.cut_lease(connection, self.rings[ring].ring.bytes(&lease));
+        connection.taken += (self.batch.messages.len() - before) as u32;
+        self.batch.leases.push((ring, lease));
+    }
+
+    /// Keeps what came for a later turn.
+    pub(super) fn hold_lease(&mut self, id: ConnectionId, ring: usize, lease: Lease) {
+        let ring_of_lease = &mut self.rings[ring].ring;
+        let connection = self.connections.find(id).expect("the caller has just found it");
         let before = connection.held.len();
         connection.held.append(ring_of_lease.bytes(&lease));
         ring_of_lease.give_back(lease);

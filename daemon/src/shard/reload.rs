@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::devices::Limits;
 use super::start::manager_settings;
 use crate::settings::Settings;
 
@@ -11,6 +12,10 @@ impl Shard {
     pub(super) fn take_settings(&mut self, settings: Arc<Settings>) {
         self.manager.on_settings(manager_settings(&settings));
         self.sinks.bound(&settings);
+        self.devices.set_limits(Limits::of(&settings));
+        for state in &mut self.listeners {
+            state.take_settings(settings.listeners());
+        }
         self.settings = settings;
     }
 }

@@ -13,17 +13,22 @@ const _: () = assert!(CloseReason::COUNT <= REASONS_MAX && Refusal::COUNT <= REA
 pub(super) struct Tally {
     /// Turns of the loop.
     turns: u64,
+    /// Times that everything which waited with the kernel had been taken.
+    pub(super) rounds: u64,
     /// Messages of the last turn.
     pub(super) turn_messages: usize,
     /// Bytes of all messages.
     pub(super) received_bytes: u64,
     /// How many messages were dropped when it was last told whose they were.
     dropped_told: u64,
+    /// The same for connections that were not admitted.
+    refused_told: u64,
 }
 
 impl Shard {
     /// Stores everything, so that a reader at a moment of rest finds sums that balance.
     pub(super) fn report(&mut self, now: Time) {
+        self.count_lines();
         self.tally.turns += 1;
         self.tell_dropped();
         let (metrics, counters) = (&self.metrics, self.manager.counters());
@@ -47,6 +52,12 @@ impl Shard {
         metrics.pauses.set(self.pressure.pauses);
         metrics.raised.set(counters.raised);
         metrics.raised_dropped.set(counters.raised_dropped);
+        metrics.rate_holds.set(self.holds.count);
+        metrics.connections_held.set(self.holds.held());
+        metrics.syslog_lines.set(self.lines.taken);
+        metrics.syslog_lines_cut.set(self.lines.cut);
+        metrics.syslog_connections.set(self.devices.open());
+        metrics.syslog_idle.set(self.devices.idle());
         metrics.sent.set(self.outgoing.sent);
         metrics.enters.set(self.rings.iter().map(|ring| ring.ring.enters()).sum());
         let starved = |ring: &super::ShardRing| {
@@ -66,6 +77,7 @@ impl Shard {
             stored.failed[SinkFailure::Stopped as usize].set(counters.stopped);
             stored.failed[SinkFailure::TooLong as usize].set(counters.too_long);
             stored.set_state(report.state);
+            stored.note_progress(now.as_nanoseconds());
         }
         // Last, so that who waits for one of these finds what became of the messages.
         metrics.events.set(counters.events);
@@ -77,12 +89,19 @@ impl Shard {
     /// looking, the next turn tells.
     fn tell_dropped(&mut self) {
         let dropped = self.manager.counters().dropped_total();
-        if dropped == self.tally.dropped_told {
-            return;
-        }
-        if let Ok(mut last) = self.metrics.dropped_last.try_lock() {
+        if dropped != self.tally.dropped_told
+            && let Ok(mut last) = self.metrics.dropped_last.try_lock()
+        {
             *last = *self.manager.dropped_last();
             self.tally.dropped_told = dropped;
+        }
+        let refused = self.manager.counters().refused.iter().sum();
+        if refused == self.tally.refused_told {
+            return;
+        }
+        if let Ok(mut last) = self.metrics.refused_last.try_lock() {
+            *last = *self.manager.refused_last();
+            self.tally.refused_told = refused;
         }
     }
 }

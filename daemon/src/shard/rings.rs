@@ -132,7 +132,14 @@ impl Shard {
     fn next_wait(&self) -> Wait {
         let now = self.now();
         let stop = self.stopping.as_ref().map(|stopping| stopping.deadline);
-        let dues = [Some(self.due.tick), self.due.sinks, self.manager.next_timeout(), stop];
+        let dues = [
+            Some(self.due.tick),
+            self.due.sinks,
+            self.manager.next_timeout(),
+            self.devices.next_timeout(),
+            self.holds.next(),
+            stop,
+        ];
         let due = dues.into_iter().flatten().min().expect("the tick is always due").since(now);
         let gather_max = match self.sink_polls.iter().any(|poll| poll.armed) {
             true => GATHER_BESIDE_SINK,

@@ -54,15 +54,22 @@ impl Shard {
 
     /// Sends a datagram from the socket of a listener: the one that the agent spoke to, if that is known.
     pub(super) fn send_reply(&mut self, listener: Option<usize>, to: SocketAddr, bytes: Bytes) {
-        let of_family = |state: &super::ListenerState| state.is_ipv4 == to.is_ipv4();
-        let listener = listener.or_else(|| self.listeners.iter().position(of_family)).unwrap_or(0);
+        let speaks = |state: &super::ListenerState| state.udp.is_some() && state.is_secure();
+        let of_family = |state: &super::ListenerState| speaks(state) && state.is_ipv4 == to.is_ipv4();
+        let state = listener.map(|listener| &self.listeners[listener]).filter(|state| speaks(state));
+        let state = state.or_else(|| self.listeners.iter().find(|state| of_family(state)));
+        let state = state.or_else(|| self.listeners.iter().find(|state| speaks(state)));
+        let Some(udp) = state.and_then(|state| state.udp.as_ref()) else {
+            self.outgoing.replies_dropped += 1;
+            return;
+        };
         if self.outgoing.replies >= REPLIES_MAX {
             self.outgoing.replies_dropped += 1;
             return;
         }
         self.outgoing.replies += 1;
         self.outgoing.sent += 1;
-        let socket = Target::from(Arc::clone(&self.listeners[listener].udp));
+        let socket = Target::from(Arc::clone(udp));
         let op = Op::SendTo { socket, to, bytes, mode: SendMode::Nonblocking };
         self.rings[0].ring.push(op, Tag::new(OpKind::Reply as u8, 0, 0));
     }

@@ -8,9 +8,13 @@ use codec::limits;
 use manager::{Manager, ManagerParts, ReplayPolicy, Time};
 use uring::sockets;
 
+use super::accept::{accepts_max, connections_max};
 use super::batch::Batch;
 use super::connections::Connections;
+use super::devices::{Devices, Limits};
 use super::drain_sinks::SinkPoll;
+use super::holds::Holds;
+use super::lines::Lines;
 use super::patience::Patience;
 use super::pressure::Pressure;
 use super::report::Tally;
@@ -18,7 +22,7 @@ use super::rings::ShardRing;
 use super::send::Outgoing;
 use super::{Due, ListenerState, Shard, ShardError, ShardSpec};
 use crate::listen::Listener;
-use crate::settings::{CryptoAccept, Product, Replay, Settings};
+use crate::settings::{self, CryptoAccept, ListenerKind, Product, Replay, Settings};
 use crate::sink::Sinks;
 
 /// Slots of a ring's table, if the limit of descriptors allows them.
@@ -53,7 +57,7 @@ impl Shard {
             seed,
         });
         // A shard that may hold few connections gets a small table.
-        let wanted = settings.shards.connections_max.saturating_add(super::accept::ACCEPTS_MAX);
+        let wanted = connections_max(&settings).saturating_add(accepts_max(listeners.len()));
         let table_slots = sockets::nofile().min(TABLE_SLOTS_MAX).min(wanted);
         let rings = vec![ShardRing::primary(&settings, table_slots).map_err(ShardError::Ring)?];
         let sinks = Sinks::new(&settings);
@@ -69,6 +73,9 @@ impl Shard {
             table_slots,
             listeners: listeners.into_iter().map(listener_state).collect(),
             connections: Connections::default(),
+            devices: Devices::new(Limits::of(&settings)),
+            lines: Lines::new(codec::syslog_line_bytes_max(product(&settings))),
+            holds: Holds::default(),
             manager,
             sink_polls: (0..sinks.count()).map(|_| SinkPoll::default()).collect(),
             sinks,
@@ -92,14 +99,63 @@ impl Shard {
 }
 
 fn listener_state(listener: Listener) -> ListenerState {
-    let Listener { address, udp, tcp } = listener;
-    ListenerState {
+    let Listener { settings, address, udp, tcp } = listener;
+    let mut state = ListenerState {
         is_ipv4: address.is_ipv4(),
-        udp: Arc::new(OwnedFd::from(udp)),
-        tcp: Arc::new(OwnedFd::from(tcp)),
+        is_plain: false,
+        crypto_accept: manager::CryptoAccept::Both,
+        settings,
+        udp: udp.map(|udp| Arc::new(OwnedFd::from(udp))),
+        tcp: tcp.map(|tcp| Arc::new(OwnedFd::from(tcp))),
         drops_counted: 0,
         receiving: false,
         starved: false,
+    };
+    state.settle();
+    state
+}
+
+impl ListenerState {
+    /// After its settings changed.
+    pub(super) fn settle(&mut self) {
+        let settings = &self.settings;
+        let ruled = [&settings.allowed, &settings.denied, &settings.proxy_protocol_from];
+        self.is_plain = self.is_secure() && ruled.iter().all(|rules| rules.is_empty());
+        self.crypto_accept = crypto_accept(settings.crypto_accept);
+    }
+
+    /// Takes the rules that its listener has among these; which listeners there are does not change.
+    pub(super) fn take_settings(&mut self, listeners: &[settings::Listener]) {
+        let same = |listener: &&settings::Listener| {
+            let wanted = &self.settings;
+            (listener.address, listener.kind, listener.transports)
+                == (wanted.address, wanted.kind, wanted.transports)
+        };
+        if let Some(listener) = listeners.iter().find(same) {
+            self.settings = listener.clone();
+            self.settle();
+        }
+    }
+
+    /// Whether agents speak there.
+    pub(super) fn is_secure(&self) -> bool {
+        self.settings.kind == ListenerKind::Secure
+    }
+}
+
+/// Whose analysisd gets the lines, and so how long they may be.
+fn product(settings: &Settings) -> codec::Product {
+    match settings.sink.queue.product {
+        settings::Product::Ossec => codec::Product::Ossec,
+        settings::Product::Wazuh => codec::Product::Wazuh,
+    }
+}
+
+fn crypto_accept(setting: CryptoAccept) -> manager::CryptoAccept {
+    match setting {
+        CryptoAccept::Aes => manager::CryptoAccept::Aes,
+        CryptoAccept::Blowfish => manager::CryptoAccept::Blowfish,
+        CryptoAccept::Both => manager::CryptoAccept::Both,
     }
 }
 
@@ -108,11 +164,8 @@ pub(super) fn manager_settings(settings: &Settings) -> manager::Settings {
     let agents = &settings.agents;
     let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
     manager::Settings {
-        crypto_accept: match agents.crypto_accept {
-            CryptoAccept::Aes => manager::CryptoAccept::Aes,
-            CryptoAccept::Blowfish => manager::CryptoAccept::Blowfish,
-            CryptoAccept::Both => manager::CryptoAccept::Both,
-        },
+        // Each listener's own takes its place.
+        crypto_accept: crypto_accept(agents.crypto_accept),
         replay: match agents.replay {
             Replay::Off => ReplayPolicy::Off,
             Replay::Strict => ReplayPolicy::Strict,
@@ -130,6 +183,7 @@ pub(super) fn manager_settings(settings: &Settings) -> manager::Settings {
             Product::Ossec => false,
             Product::Wazuh => true,
         },
+        events_per_second_max: agents.events_per_second_max,
     }
 }
 

@@ -42,6 +42,7 @@ impl Shard {
             let tag = Tag::new(OpKind::ReceiveDatagrams as u8, 0, index as u32);
             self.rings[0].ring.push(Op::Cancel { tag }, cancel);
         }
+        self.release_holds(now);
         self.release_all(now);
         self.close_unread();
         self.due.again = true;

@@ -38,6 +38,8 @@ pub(super) struct Archive {
     /// When the next write may begin.
     next_write: Time,
     failing: bool,
+    /// Nothing was to be written when it was found that nothing could be.
+    unwritable: bool,
     counters: SinkCounters,
 }
 
@@ -63,6 +65,7 @@ impl Archive {
             written: Bytes::new(),
             next_write: Time::ZERO,
             failing: false,
+            unwritable: false,
             counters: SinkCounters::default(),
         }
     }
@@ -142,6 +145,23 @@ impl Archive {
         }
     }
 
+    /// Finds out whether the next line could be written, without making or changing anything.
+    pub(super) fn probe(&mut self) {
+        use rustix::fs::{Access, access};
+        if self.file.is_some() {
+            // Its last write has told.
+            self.unwritable = false;
+            return;
+        }
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let can = access(&self.path, Access::WRITE_OK);
+        self.unwritable = match can {
+            Ok(()) => false,
+            Err(Errno::NOENT) => access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err(),
+            Err(_) => true,
+        };
+    }
+
     /// Gives up what is held.
     ///
     /// # Panics
@@ -182,7 +202,7 @@ impl Archive {
     /// How it does, apart from its bounds.
     #[must_use]
     pub(super) fn state(&self) -> SinkState {
-        if self.failing { SinkState::Failing } else { SinkState::Taking }
+        if self.failing || self.unwritable { SinkState::Failing } else { SinkState::Taking }
     }
 
     fn fail(&mut self, now: Time) -> Next {
@@ -329,6 +349,20 @@ mod tests {
         }
         assert!(path.exists() && moved.exists());
         balanced(&archive);
+    }
+
+    #[test]
+    fn an_idle_archive_knows_whether_it_could_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut archive = Archive::new(folder.path().join("later/archives.log"));
+        let mut check = |expected: SinkState| {
+            archive.probe();
+            assert_eq!(archive.state(), expected);
+        };
+        check(SinkState::Failing);
+        std::fs::create_dir(folder.path().join("later")).unwrap();
+        check(SinkState::Taking);
+        assert_eq!(std::fs::read_dir(folder.path().join("later")).unwrap().count(), 0, "nothing was made");
     }
 
     #[test]

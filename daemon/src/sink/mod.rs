@@ -10,11 +10,15 @@ mod local_time;
 mod outbox;
 mod queue_socket;
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use codec::{Product, archive_json, archive_line, queue_datagram};
+use codec::{
+    Product, archive_json, archive_line, queue_datagram, syslog_archive_json, syslog_archive_line,
+    syslog_datagram,
+};
 use manager::{Published, Time};
 use rustix::io::Errno;
 
@@ -80,6 +84,8 @@ pub(crate) struct Sinks {
     sinks: Vec<Sink>,
     bounds: Bounds,
     clock: LocalClock,
+    /// This host's name without its domain, for lines that name no host.
+    host: String,
 }
 
 #[derive(Debug)]
@@ -107,7 +113,7 @@ impl Sinks {
         if settings.sink.archives.json {
             sinks.push(Sink::ArchiveJson(Archive::new(settings.archives_json_path())));
         }
-        Sinks { sinks, bounds: bounds(settings), clock: LocalClock::new() }
+        Sinks { sinks, bounds: bounds(settings), clock: LocalClock::new(), host: host() }
     }
 
     /// Changes the bounds. What is held beyond them stays.
@@ -135,12 +141,33 @@ impl Sinks {
         }
     }
 
-    /// Lets archives that were moved away (rotated) go on in a new file: once a second.
-    pub(crate) fn follow_renames(&mut self) {
+    /// Once a second: lets archives that were moved away (rotated) go on in a new file, and finds out whether what is idle would
+    /// still be taken.
+    pub(crate) fn look_after(&mut self) {
         for sink in &mut self.sinks {
             match sink {
-                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.follow_rename(),
-                Sink::Queue { .. } => {}
+                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
+                    archive.follow_rename();
+                    archive.probe();
+                }
+                Sink::Queue { socket, .. } => socket.probe(),
+            }
+        }
+    }
+
+    /// Takes a syslog line over, into every sink.
+    pub(crate) fn take_line(&mut self, source: IpAddr, line: &[u8]) {
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::ArchiveJson(archive) => {
+                    archive.take(|out| syslog_archive_json(self.clock.now(), &self.host, source, line, out));
+                }
+                Sink::ArchiveText(archive) => {
+                    archive.take(|out| syslog_archive_line(self.clock.now(), &self.host, source, line, out));
+                }
+                Sink::Queue { socket, product } => {
+                    socket.take(|out| syslog_datagram(*product, source, line, out));
+                }
             }
         }
     }
@@ -235,6 +262,14 @@ impl Sinks {
 fn bounds(settings: &Settings) -> Bounds {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Bounds { soft_bytes: bytes(settings.sink.soft_bytes), hard_bytes: bytes(settings.sink.hard_bytes) }
+}
+
+/// The host's name up to its first dot, as analysisd has it.
+///
+/// Source: ossec-hids 4.3.0 `analysisd/analysisd.c`, `main_analysisd`: `__shost`.
+fn host() -> String {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    name.split('.').next().unwrap_or_default().to_owned()
 }
 
 /// What one sink says of itself.

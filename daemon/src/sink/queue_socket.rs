@@ -109,6 +109,17 @@ impl QueueSocket {
         self.hand_over(now, socket)
     }
 
+    /// Finds out, while nothing is to be sent, whether somebody still reads at the path: a datagram's reader goes without a
+    /// word.
+    pub(super) fn probe(&mut self) {
+        if self.outbox.held_messages() == 0
+            && self.is_connected()
+            && uring::sockets::unix_datagram(&self.path, SEND_BUFFER_BYTES).is_err()
+        {
+            self.state = State::Away { retry_at: Time::ZERO, pause: RETRY_MIN };
+        }
+    }
+
     /// The poll that [`Next::Poll`] asked for has completed.
     pub(super) fn on_writable(&mut self) {
         if let State::Full { socket, .. } = &self.state {
@@ -309,6 +320,25 @@ mod tests {
         assert_eq!(got, (0..5_000).collect::<Vec<u32>>());
         assert!(matches!(sink.pump(now), Next::Idle));
         assert!(sink.counters().stalls > 0, "5,000 datagrams do not fit at once");
+    }
+
+    #[test]
+    fn an_idle_socket_knows_whether_somebody_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue");
+        let first = reader(&path);
+        let mut sink = QueueSocket::new(path.clone());
+        assert!(matches!(sink.pump(Time::ZERO), Next::Idle));
+        sink.probe();
+        assert_eq!(sink.state(), SinkState::Taking);
+        drop(first);
+        sink.probe();
+        assert_eq!(sink.state(), SinkState::Away);
+        std::fs::remove_file(&path).unwrap();
+        let again = reader(&path);
+        assert!(matches!(sink.pump(Time::ZERO), Next::Idle), "found without anything to send");
+        assert_eq!(sink.state(), SinkState::Taking);
+        assert!(read_all(&again).is_empty(), "and nothing was sent");
     }
 
     #[test]

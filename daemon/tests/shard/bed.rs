@@ -58,20 +58,40 @@ impl Bed {
     }
 
     pub(crate) fn with(shards: usize, ports: Ports, change: impl FnOnce(&mut Settings)) -> Bed {
-        let folder = tempfile::tempdir().unwrap();
-        let mut settings = Settings::with_home(folder.path());
-        settings.shards.datagram_buffers = 64;
-        settings.shards.stream_buffers = 64;
-        settings.shards.connections_max = 1_000;
-        settings.sink.queue.enabled = true;
-        settings.sink.archives.text = false;
-        std::fs::create_dir_all(folder.path().join("queue/ossec")).unwrap();
-        std::fs::create_dir_all(folder.path().join("logs/archives")).unwrap();
+        let (folder, mut settings) = home();
         change(&mut settings);
+        let mut bed = Bed::still(folder, settings);
+        let mut listeners = Vec::new();
+        for index in 0..shards {
+            let wanted = match ports {
+                Ports::Shared if index > 0 => bed.addresses[0],
+                Ports::Shared | Ports::Own => "127.0.0.1:0".parse().unwrap(),
+            };
+            let listener = listener(wanted, ports == Ports::Shared);
+            bed.addresses.push(listener.address);
+            listeners.push(vec![listener]);
+        }
+        bed.start(listeners);
+        bed
+    }
+
+    /// One shard that listens on what its settings name.
+    pub(crate) fn bound(change: impl FnOnce(&mut Settings)) -> Bed {
+        let (folder, mut settings) = home();
+        settings.listen.addresses = vec!["127.0.0.1:0".parse().unwrap()];
+        change(&mut settings);
+        let mut bed = Bed::still(folder, settings);
+        let bound = daemon::listen::bind(&bed.settings, 1).unwrap();
+        bed.addresses = bound.addresses();
+        bed.start(bound.shards);
+        bed
+    }
+
+    fn still(folder: tempfile::TempDir, settings: Settings) -> Bed {
         let settings = Arc::new(settings);
         let table =
             Arc::new(ArcSwap::from_pointee(AgentTable::build(entries(1, 99), None, &CounterSeed::new())));
-        let mut bed = Bed {
+        Bed {
             _folder: folder,
             settings,
             addresses: Vec::new(),
@@ -79,26 +99,18 @@ impl Bed {
             table,
             mailers: Vec::new(),
             shards: Vec::new(),
-        };
-        bed.start(shards, ports);
-        bed
+        }
     }
 
-    fn start(&mut self, shards: usize, ports: Ports) {
+    fn start(&mut self, listeners: Vec<Vec<Listener>>) {
         let (clock, senders) = (Clock::start(), Arc::new(SenderCounter::new(Counter::ZERO)));
-        let (mailers, boxes): (Vec<_>, Vec<_>) = mailboxes(shards).unwrap().into_iter().unzip();
-        for (index, mail) in boxes.into_iter().enumerate() {
-            let wanted = match ports {
-                Ports::Shared if index > 0 => self.addresses[0],
-                Ports::Shared | Ports::Own => "127.0.0.1:0".parse().unwrap(),
-            };
-            let listener = listener(wanted, ports == Ports::Shared);
-            self.addresses.push(listener.address);
+        let (mailers, boxes): (Vec<_>, Vec<_>) = mailboxes(listeners.len()).unwrap().into_iter().unzip();
+        for (index, (mail, listeners)) in boxes.into_iter().zip(listeners).enumerate() {
             self.metrics.push(Arc::default());
             let spec = ShardSpec {
                 id: ShardId(index as u8),
                 core: None,
-                listeners: vec![listener],
+                listeners,
                 settings: Arc::clone(&self.settings),
                 clock,
                 table: Arc::clone(&self.table),
@@ -178,6 +190,20 @@ impl Bed {
     }
 }
 
+/// A home, and settings with the queue socket as the only sink.
+fn home() -> (tempfile::TempDir, Settings) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = Settings::with_home(folder.path());
+    settings.shards.datagram_buffers = 64;
+    settings.shards.stream_buffers = 64;
+    settings.shards.connections_max = 1_000;
+    settings.sink.queue.enabled = true;
+    settings.sink.archives.text = false;
+    std::fs::create_dir_all(folder.path().join("queue/ossec")).unwrap();
+    std::fs::create_dir_all(folder.path().join("logs/archives")).unwrap();
+    (folder, settings)
+}
+
 /// The queue socket's numbers of a shard.
 pub(crate) fn queue(metrics: &ShardMetrics) -> &SinkMetrics {
     metrics.sink(SinkKind::Queue)
@@ -191,7 +217,7 @@ fn listener(wanted: SocketAddr, shared: bool) -> Listener {
         let address = udp.local_addr().unwrap();
         let tcp = TcpSettings { address, shared, backlog: 1_024, receive_buffer_bytes: None };
         if let Ok(tcp) = tcp_listener(&tcp) {
-            return Listener { address, udp, tcp };
+            return Listener::secure(address, udp, tcp);
         }
     }
     panic!("no port is free for UDP and TCP");

@@ -5,5 +5,8 @@ mod bed;
 mod delivery;
 mod overtaking;
 mod pressure;
+mod proxy;
+mod rates;
 mod stopping;
 mod strangers;
+mod syslog;

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use codec::{AgentId, Counter, Envelope, FrameCutter, KeyFile, Method, OpenSettings, ToAgent};
 
+mod limits;
+
 use super::*;
 use crate::replay::ReplayPolicy;
 use crate::settings::CryptoAccept;
@@ -113,6 +115,7 @@ impl Bench {
             match action {
                 Action::Notice { agent, notice } => self.notices.push((agent.to_string(), notice)),
                 action @ (Action::Close { .. }
+                | Action::Hold { .. }
                 | Action::Mail { .. }
                 | Action::SendDatagram { .. }
                 | Action::SendFrame { .. }) => actions.push(action),
@@ -137,7 +140,9 @@ impl Bench {
                 assert_eq!(frames.len(), 1);
                 bytes[codec::FRAME_HEADER_BYTES..].to_vec()
             }
-            Action::Close { .. } | Action::Mail { .. } | Action::Notice { .. } => panic!("{action:?}"),
+            Action::Close { .. } | Action::Hold { .. } | Action::Mail { .. } | Action::Notice { .. } => {
+                panic!("{action:?}")
+            }
         };
         let key = self.manager.table().by_id(agent.parse().unwrap()).unwrap().cipher_key();
         let mut opener = Opener::new(OpenSettings::default());

@@ -262,6 +262,9 @@ impl World {
                 }
                 // What is told about agents changes nothing that anybody in the simulation sees.
                 Some(Action::Notice { .. }) => {}
+                Some(Action::Hold { connection, .. }) => {
+                    self.oracle.check(false, || format!("{connection:?} is held, and nothing is limited"));
+                }
                 Some(Action::Mail { shard: to, connection }) => {
                     self.oracle.check(to.0 != shard, || "mail of a shard to itself".into());
                     let delay = self.some_delay();
