@@ -20,7 +20,7 @@ pub struct OutageCli {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Path::Udp, Path::Tcp])]
     pub paths: Vec<Path>,
     /// Agents of each scene.
-    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
     pub agents: u32,
     /// Events a second of each agent.
     #[arg(long, default_value_t = 1.0, value_name = "EVENTS/S")]

@@ -12,6 +12,9 @@ use codec::{AgentId, CipherKey, Counter, FrameAt, FrameCutter};
 use crate::outage::Path;
 use crate::outage::account::Account;
 
+/// What a collector that has to catch up reads in one turn. All agents' together fit into a socket's default receive buffer,
+/// so that the outage is what loses events, and not the burst after it.
+const READ_IN_A_TURN: usize = 4;
 /// The longest message of a manager.
 const MESSAGE_BYTES_MAX: usize = 65_536;
 
@@ -122,7 +125,10 @@ impl Subject {
             self.input(turn, |agent, tools, now| agent.on_timeout(tools, now));
         }
         self.flush(turn);
-        while self.is_ready() && !self.is_blocked() {
+        for _ in 0..READ_IN_A_TURN {
+            if !self.is_ready() || self.is_blocked() {
+                break;
+            }
             let Some(sequence) = self.unread.pop_front() else { break };
             let text = format!("1:outage:event {} {sequence}", self.index);
             let mut is_taken = false;

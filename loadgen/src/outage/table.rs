@@ -65,7 +65,9 @@ pub(crate) fn cells(scene: &Scene) -> [String; 9] {
         became.late.to_string(),
         became.repeated.to_string(),
         became.out_of_order.to_string(),
-        became.hole_seconds.map_or("-".into(), |[first, last]| format!("{first:.0} to {last:.0}")),
+        became.hole_seconds.map_or("-".into(), |[first, last]| {
+            format!("{} to {}", first.round() as i64, last.round() as i64)
+        }),
     ]
 }
 
