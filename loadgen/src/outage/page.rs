@@ -58,7 +58,7 @@ fn timeline(scene: &Scene) -> String {
         .iter()
         .filter_map(|(made, arrived)| arrived.map(|arrived| arrived - made))
         .fold(10.0, f64::max);
-    let x = |time: f64| LEFT + time / end * (WIDTH - LEFT - 8.0);
+    let x = |time: f64| LEFT + time / end * (WIDTH - LEFT - 28.0);
     let floor = HEIGHT - BOTTOM;
     let height = |late: f64| 6.0 + late / latest * (floor - 18.0);
     let [from, to] = scene.outage;
