@@ -1,15 +1,17 @@
 //! Message counters on disk: one file for all agents, as ringmaster writes it each second, beside OSSEC's one file an agent.
 //!
 //! All agents have moved on since the last time. Neither waits for the disk; the one file is replaced by a rename, OSSEC's
-//! are written in place.
+//! are written in place. And the look at all agents that goes with it each second.
 
-use std::{hint::black_box, sync::Arc};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use codec::{Counter, KeyFile};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use daemon::{
+    clock::Clock,
     counters_store::CounterStore,
     home::{Home, write_whole},
+    registry::{Moment, Registry},
 };
 use manager::{AgentTable, ReplayPolicy};
 
@@ -62,6 +64,13 @@ fn benches(criterion: &mut Criterion) {
                 .sum()
         });
     });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("registry");
+    group.throughput(Throughput::Elements(AGENTS as u64)).sample_size(10);
+    let mut registry = Registry::new(Arc::clone(&table), Duration::from_secs(1_830), true);
+    let clock = Clock::start();
+    group.bench_function("look", |bencher| bencher.iter(|| black_box(registry.look(Moment::now(clock)))));
     group.finish();
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Connection {
     pub(crate) agent: Option<u32>,
     /// Whether the agent got an acknowledgement here, which must be the first thing that it receives.
     pub(crate) greeted: bool,
+    /// Whether its agent said that it goes: what that raises goes around back-pressure, so it is raised once.
+    pub(crate) said_goodbye: bool,
     paused: bool,
     opened: Time,
     last_heard: Time,
@@ -91,6 +93,7 @@ impl Connections {
             from,
             agent: None,
             greeted: false,
+            said_goodbye: false,
             paused: false,
             opened: now,
             last_heard: now,

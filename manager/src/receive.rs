@@ -331,10 +331,16 @@ impl Desk {
         self.actions.push_back(Action::Notice { agent: agent.id(), notice });
     }
 
-    /// Raises the event that an agent is gone, as if the agent had sent it.
+    /// Raises the event that an agent is gone, as if the agent had sent it. A connection raises it once.
     ///
     /// Source: wazuh v4.14.7 `remoted/manager.c`, `validate_control_msg`; `remoted/remoted.h`, `AG_STOP_MSG`.
     fn announce_stop(&mut self, sender: Sender<'_>, transport: Transport, publisher: &mut impl Publish) {
+        if let Peer::Connection(id) = sender.peer {
+            let connection = self.connections.find_mut(id).expect("it has just carried a message");
+            if std::mem::replace(&mut connection.said_goodbye, true) {
+                return;
+            }
+        }
         let origin = sender.agent.origin();
         let text = format!("1:wazuh-remoted:ossec: Agent stopped: '{}->{}'.", origin.name, origin.address);
         let event = Event::parse(text.as_bytes()).expect("it is an event of a log");

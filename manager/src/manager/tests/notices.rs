@@ -129,6 +129,11 @@ fn a_stop_is_announced_as_wazuh_does_it_and_counted_apart() {
     bench.sink.is_full = true;
     bench.says(udp(7), "001", b"#!-agent shutdown ");
     assert_eq!(bench.manager.counters().raised_dropped, 1);
+    let connection = bench.connect(0);
+    for _ in 0..3 {
+        bench.says(connection, "001", b"#!-agent shutdown ");
+    }
+    assert_eq!(bench.manager.counters().raised, 1, "back-pressure does not hold it, so there is one");
 }
 
 #[test]
