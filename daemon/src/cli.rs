@@ -16,6 +16,7 @@ mod agents;
 mod counters;
 mod keys;
 mod reload;
+mod send;
 
 use crate::{
     home::Home,
@@ -61,6 +62,10 @@ enum Command {
     /// Exchange message counters with OSSEC's files, while no manager runs.
     #[command(subcommand)]
     Counters(counters::CountersCommand),
+    /// Send a control message to agents, and print what became of it for each.
+    Send(send::SendArguments),
+    /// Ask a Wazuh agent something, and print its answer.
+    Request(send::RequestArguments),
     /// Print what the running manager is and has counted, as JSON.
     Status,
     /// Let the running manager read its settings and client.keys again, and print what changed and what waits for a start.
@@ -120,6 +125,8 @@ pub fn main() -> ExitCode {
         Some(Command::Agents(command)) => agents::agents(&arguments, command),
         Some(Command::Counters(command)) => counters::counters(&arguments, command),
         Some(Command::Reload) => reload::reload(&arguments),
+        Some(Command::Send(command)) => send::send(&arguments, command),
+        Some(Command::Request(command)) => send::request(&arguments, command),
         Some(Command::Status) => agents::status(&arguments),
         Some(Command::Tune(command)) => tune(&arguments, command),
     };
@@ -138,6 +145,8 @@ pub fn main() -> ExitCode {
                 | Command::Agents(_)
                 | Command::Counters(_)
                 | Command::Reload
+                | Command::Send(_)
+                | Command::Request(_)
                 | Command::Status,
             ) => ExitCode::FAILURE,
         }

@@ -20,6 +20,7 @@ use prometheus_client::{
 use crate::{
     clock::Clock,
     metrics::{ShardMetrics, SinkFailure, SinkKind, SinkMetrics, SinkState, Stored},
+    outward::{self, OutwardMetrics},
 };
 
 /// The Content-Type that goes with [`Exposition::text`].
@@ -56,6 +57,8 @@ pub struct ControlMetrics {
     pub settings_refusals: Stored,
     /// Requests over the command socket.
     pub commands: Stored,
+    /// What is said to agents.
+    pub outward: OutwardMetrics,
 }
 
 /// Everything that `/metrics` shows.
@@ -113,6 +116,8 @@ const SHARD_COUNTERS: &[OfShard] = &[
         &shard.raised_dropped
     }),
     ("sent", "Messages sent to agents", |shard| &shard.sent),
+    ("sent_bytes", "Bytes of all messages sent to agents", |shard| &shard.sent_bytes),
+    ("acknowledged", "Start-ups and keep-alives that were acknowledged", |shard| &shard.acknowledged),
     ("connections_accepted", "TCP connections accepted", |shard| &shard.accepted),
     ("replies_dropped", "Datagrams to agents that were not sent", |shard| &shard.replies_dropped),
     ("slow_readers", "TCP connections closed because their agent did not read", |shard| &shard.slow_readers),
@@ -246,6 +251,14 @@ impl Collector for Numbers {
         for (name, help, stored) in CONTROL_COUNTERS {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(stored(&self.control).read()).encode(family)?;
+        }
+        for (name, help, stored) in outward::COUNTERS {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(stored(&self.control.outward).read()).encode(family)?;
+        }
+        for (name, help, stored) in outward::GAUGES {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(stored(&self.control.outward).read()).encode(family)?;
         }
         for (name, help, stored) in CONTROL_GAUGES {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -4,6 +4,8 @@
 //! etc/ringmaster.toml            settings
 //! etc/client.keys                the agents
 //! logs/archives/                 archives.log, archives.json
+//! etc/shared/                    what agents get as merged.mg
+//! queue/alerts/ar                a socket: what agents are to do
 //! queue/rids/                    counters, one file an agent, as OSSEC keeps them
 //! queue/ossec/                   analysisd's socket
 //! queue/agent-info/              one file an agent, by which OSSEC's tools know who is there
@@ -223,9 +225,11 @@ const FOLDER_MODE: u32 = 0o750;
 /// Each after the one that it is in.
 const FOLDERS: &[&str] = &[
     "etc",
+    "etc/shared",
     "logs",
     "logs/archives",
     "queue",
+    "queue/alerts",
     "queue/ossec",
     "queue/rids",
     "queue/ringmaster",

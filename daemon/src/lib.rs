@@ -15,6 +15,7 @@ pub mod logging;
 pub mod mail;
 pub mod metrics;
 pub mod ossec_conf;
+pub mod outward;
 pub mod readiness;
 pub mod registry;
 mod rids;

@@ -11,7 +11,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use manager::ConnectionId;
 use uring::{Op, Waker, Wakeup};
 
+use crate::outward::SendOrder;
 use crate::settings::Settings;
+
+/// How many orders to send something wait in one box: a shard carries out some dozens in a turn.
+const ORDERS_MAX: usize = 1_024;
 
 /// How many letters wait in one box. Each one names a connection that was overtaken: a thundering herd of agents that
 /// reconnect, of which a shard sees at most some hundreds in a turn.
@@ -36,6 +40,7 @@ pub struct MailFull;
 #[derive(Clone, Debug)]
 pub struct MailSender {
     closes: Sender<ConnectionId>,
+    orders: Sender<SendOrder>,
     flags: Arc<Flags>,
     waker: Waker,
 }
@@ -44,6 +49,7 @@ pub struct MailSender {
 #[derive(Debug)]
 pub struct MailReceiver {
     closes: Receiver<ConnectionId>,
+    orders: Receiver<SendOrder>,
     flags: Arc<Flags>,
     wakeup: Wakeup,
 }
@@ -68,10 +74,11 @@ pub fn mailboxes(count: usize) -> std::io::Result<Vec<(MailSender, MailReceiver)
 fn mailbox() -> std::io::Result<(MailSender, MailReceiver)> {
     let wakeup = Wakeup::new()?;
     let (sender, receiver) = bounded(CAPACITY);
+    let (order_sender, orders) = bounded(ORDERS_MAX);
     let flags = Arc::new(Flags::default());
     let waker = wakeup.waker();
-    let sending = MailSender { closes: sender, flags: Arc::clone(&flags), waker };
-    Ok((sending, MailReceiver { closes: receiver, flags, wakeup }))
+    let sending = MailSender { closes: sender, orders: order_sender, flags: Arc::clone(&flags), waker };
+    Ok((sending, MailReceiver { closes: receiver, orders, flags, wakeup }))
 }
 
 impl MailSender {
@@ -90,6 +97,20 @@ impl MailSender {
             }
             Mail::Keys => self.flags.keys.store(true, Ordering::Release),
             Mail::Stop => self.flags.stop.store(true, Ordering::Release),
+        }
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Leaves an order to send something, and wakes the shard. Never waits. What became of it comes back with the shard's
+    /// notices.
+    ///
+    /// # Errors
+    ///
+    /// [`MailFull`]: try again later. A shard that is gone takes orders in silence, and no outcome follows.
+    pub fn send_order(&self, order: SendOrder) -> Result<(), MailFull> {
+        if let Err(crossbeam_channel::TrySendError::Full(_)) = self.orders.try_send(order) {
+            return Err(MailFull);
         }
         self.waker.wake();
         Ok(())
@@ -129,6 +150,11 @@ impl MailReceiver {
             return Some(Mail::Stop);
         }
         self.closes.try_recv().ok().map(Mail::CloseConnection)
+    }
+
+    /// The next order to send something.
+    pub(crate) fn next_order(&self) -> Option<SendOrder> {
+        self.orders.try_recv().ok()
     }
 }
 

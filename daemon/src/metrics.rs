@@ -90,6 +90,12 @@ pub struct ShardMetrics {
     pub listeners_deaf: Stored,
     /// Messages sent to agents.
     pub sent: Stored,
+    /// Their bytes, with the lengths in front of frames.
+    pub sent_bytes: Stored,
+    /// Start-ups and keep-alives acknowledged.
+    pub acknowledged: Stored,
+    /// Control messages, by the index of `manager::ControlKind`.
+    pub control_kinds: ByReason,
     /// Times the kernel found no receive buffer free (ENOBUFS).
     pub buffers_exhausted: Stored,
     /// Each sink's numbers, by [`SinkKind`].

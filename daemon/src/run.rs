@@ -136,6 +136,7 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
         registry,
         agent_info,
         notices,
+        outward: None,
         commands,
         face,
         http,

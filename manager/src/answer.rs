@@ -38,6 +38,18 @@ impl fmt::Display for NotSent {
 
 impl std::error::Error for NotSent {}
 
+/// The way that a message for an agent takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// Over its connection.
+    Connection(ConnectionId),
+    /// As a datagram, from the socket of this listener.
+    Datagram {
+        /// The listener that the agent spoke to, as [`Manager::set_listener`] named it.
+        listener: u16,
+    },
+}
+
 impl Manager {
     /// Sends a message to an agent: over its connection if it has one, else to where its last control message over UDP
     /// came from. Never before the acknowledgement, which must be the first thing that an agent receives.
@@ -45,16 +57,28 @@ impl Manager {
     /// # Errors
     /// [`NotSent`]; nothing was sent then.
     pub fn send(&mut self, now: Time, agent: AgentId, message: &ToAgent<'_>) -> Result<(), NotSent> {
+        let mut text = Vec::new();
+        message.write(&mut text);
+        self.send_text(now, agent, &text).map(|_| ())
+    }
+
+    /// The same for a text that is written already: a control message, or a piece of a file. Returns the way that it takes:
+    /// the action for it is the last one.
+    ///
+    /// # Errors
+    /// [`NotSent`]; nothing was sent then.
+    pub fn send_text(&mut self, now: Time, agent: AgentId, text: &[u8]) -> Result<Way, NotSent> {
         let desk = &mut self.desk;
         let table = std::sync::Arc::clone(&desk.table);
         let agent = table.by_id(agent).ok_or(NotSent::AgentUnknown)?;
         let method = agent.state().method().ok_or(NotSent::Away)?;
-        let to = desk.way_to(now, agent)?;
-        let mut text = Vec::new();
-        message.write(&mut text);
-        let sent = desk.send(agent, to, method, &text);
+        let (to, listener) = desk.way_to(now, agent)?;
+        let sent = desk.send(agent, to, method, text);
         desk.settle();
-        sent
+        sent.map(|()| match to {
+            Peer::Connection(connection) => Way::Connection(connection),
+            Peer::Datagram(_) => Way::Datagram { listener },
+        })
     }
 }
 
@@ -88,14 +112,18 @@ impl Desk {
         self.counters.acknowledged_unasked += 1;
     }
 
-    fn way_to(&self, now: Time, agent: &Agent) -> Result<Peer, NotSent> {
+    /// Where a message for an agent goes, and from which listener's socket if it goes as a datagram.
+    fn way_to(&self, now: Time, agent: &Agent) -> Result<(Peer, u16), NotSent> {
         match agent.state().owner() {
             Some(owner) if owner.shard != self.shard => Err(NotSent::OtherShard(owner.shard)),
             Some(owner) => match self.connections.find(owner.connection) {
-                Some(connection) if connection.greeted => Ok(Peer::Connection(owner.connection)),
+                Some(connection) if connection.greeted => Ok((Peer::Connection(owner.connection), 0)),
                 Some(_) | None => Err(NotSent::Away),
             },
-            None => agent.state().return_path(now).map(Peer::Datagram).ok_or(NotSent::Away),
+            None => {
+                let path = agent.state().return_path_and_listener(now);
+                path.map(|(to, listener)| (Peer::Datagram(to), listener)).ok_or(NotSent::Away)
+            }
         }
     }
 

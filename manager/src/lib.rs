@@ -24,7 +24,7 @@ mod time;
 mod verdict;
 
 pub use action::{Action, ConnectionId, ShardId};
-pub use answer::NotSent;
+pub use answer::{NotSent, Way};
 pub use counters::{Counters, DroppedFrom, DroppedLast, RefusedLast};
 pub use manager::{Admission, Incoming, Manager, ManagerParts, Peer, Publish, Published, SinkFull};
 pub use notice::{Notice, VERSION_BYTES_MAX};

@@ -50,6 +50,8 @@ pub(crate) struct Desk {
     pub(crate) sealer: Sealer,
     pub(crate) senders: Arc<SenderCounter>,
     pub(crate) random: StdRng,
+    /// The listener that datagrams come to.
+    pub(crate) listener: u16,
 }
 
 /// What a shard is made of.
@@ -152,6 +154,7 @@ impl Manager {
                 sealer: Sealer::new(),
                 senders,
                 random: StdRng::from_seed(seed),
+                listener: 0,
             },
         }
     }
@@ -193,6 +196,12 @@ impl Manager {
         };
         desk.settle();
         admission
+    }
+
+    /// From now on datagrams come to this listener: what is sent to their agents later must leave from there, see
+    /// [`Way`](crate::Way).
+    pub fn set_listener(&mut self, listener: u16) {
+        self.desk.listener = listener;
     }
 
     /// A connection sent a frame whose length is over the limit: counted as one dropped message, and closed.

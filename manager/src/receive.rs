@@ -275,7 +275,7 @@ impl Desk {
     fn control(&mut self, now: Time, sender: Sender<'_>, message: &FromAgent<'_>) -> ControlKind {
         let state = sender.agent.state();
         if let Peer::Datagram(from) = sender.peer
-            && state.set_return_path(from, now)
+            && state.set_return_path(from, self.listener, now)
         {
             self.notice(sender.agent, Notice::Connected { from, transport: Transport::Udp });
         }

@@ -82,6 +82,8 @@ const _: () = assert!(size_of::<Hot>() == 64);
 #[derive(Clone, Copy, Debug)]
 struct ReturnPath {
     to: SocketAddr,
+    /// The listener that the agent spoke to: an agent takes answers from there only.
+    listener: u16,
     since: Time,
 }
 
@@ -152,13 +154,18 @@ impl AgentState {
     /// Where something for this agent may be sent to as a datagram: from where its last control message over UDP came,
     /// for [`RETURN_PATH_LIFETIME`]. Never taken from an event: those may come from elsewhere.
     pub fn return_path(&self, now: Time) -> Option<SocketAddr> {
+        self.return_path_and_listener(now).map(|(to, _)| to)
+    }
+
+    /// The same, with the listener that the message came to.
+    pub(crate) fn return_path_and_listener(&self, now: Time) -> Option<(SocketAddr, u16)> {
         let path = *self.locked_return_path();
-        path.filter(|path| now.since(path.since) < RETURN_PATH_LIFETIME).map(|path| path.to)
+        path.filter(|path| now.since(path.since) < RETURN_PATH_LIFETIME).map(|path| (path.to, path.listener))
     }
 
     /// Notes where a control message came from; whether that is news.
-    pub(crate) fn set_return_path(&self, to: SocketAddr, now: Time) -> bool {
-        let before = self.locked_return_path().replace(ReturnPath { to, since: now });
+    pub(crate) fn set_return_path(&self, to: SocketAddr, listener: u16, now: Time) -> bool {
+        let before = self.locked_return_path().replace(ReturnPath { to, listener, since: now });
         before.is_none_or(|before| before.to != to)
     }
 
@@ -263,9 +270,10 @@ mod tests {
         let state = AgentState::new(Counter::ZERO);
         let to: SocketAddr = "192.0.2.1:40000".parse().unwrap();
         assert_eq!(state.return_path(Time::ZERO), None);
-        assert!(state.set_return_path(to, Time::from_seconds(4)));
-        assert!(!state.set_return_path(to, Time::from_seconds(5)), "no news");
+        assert!(state.set_return_path(to, 3, Time::from_seconds(4)));
+        assert!(!state.set_return_path(to, 3, Time::from_seconds(5)), "no news");
         assert_eq!(state.return_path(Time::from_seconds(1_204)), Some(to));
+        assert_eq!(state.return_path_and_listener(Time::from_seconds(1_204)), Some((to, 3)));
         assert_eq!(state.return_path(Time::from_seconds(1_205)), None);
         state.forget_return_path();
         assert_eq!(state.return_path(Time::from_seconds(6)), None);

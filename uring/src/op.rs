@@ -163,6 +163,12 @@ pub enum Op {
         /// The socket.
         socket: Target,
     },
+    /// Asks how many bytes were sent on a TCP socket that its peer has not acknowledged: the result. Answered at once.
+    /// Needs Linux 6.7; `EOPNOTSUPP` or `EINVAL` before.
+    Unacknowledged {
+        /// A TCP socket.
+        socket: Target,
+    },
     /// Writes to a file. The result may be less than the length.
     Write {
         /// The file.
@@ -177,6 +183,9 @@ pub enum Op {
 /// Bytes of an eventfd's counter.
 const EVENT_BYTES: u32 = size_of::<u64>() as u32;
 const _: () = assert!(EVENT_BYTES as usize <= ADDRESS_BYTES, "an address cell holds a counter, too");
+
+/// `SOCKET_URING_OP_SIOCOUTQ` of linux/io_uring.h.
+const SOCKET_SIOCOUTQ: u32 = 1;
 
 /// A target as a submission names it.
 #[derive(Clone, Copy)]
@@ -263,6 +272,10 @@ pub(crate) fn submission(
         Op::ShutdownSend { socket } => {
             let (raw, kept) = kept(socket, Memory::Nothing);
             finish(on!(raw, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build()), tag, kept, table)
+        }
+        Op::Unacknowledged { socket } => {
+            let (raw, kept) = kept(socket, Memory::Nothing);
+            finish(on!(raw, |fd| opcode::UringCmd16::new(fd, SOCKET_SIOCOUTQ).build()), tag, kept, table)
         }
         Op::Write { file, bytes, offset } => {
             let (raw, kept) = kept(file, Memory::Bytes(bytes));

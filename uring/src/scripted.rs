@@ -83,9 +83,11 @@ impl Script {
                 let done = bare(tag, bytes.len() as i32, Armed::No);
                 Completion { bytes: Some(bytes), ..done }
             }
-            Op::Cancel { .. } | Op::CancelAll { .. } | Op::Close { .. } | Op::ShutdownSend { .. } => {
-                bare(tag, 0, Armed::No)
-            }
+            Op::Cancel { .. }
+            | Op::CancelAll { .. }
+            | Op::Close { .. }
+            | Op::ShutdownSend { .. }
+            | Op::Unacknowledged { .. } => bare(tag, 0, Armed::No),
             Op::Accept { .. }
             | Op::Connect { .. }
             | Op::Message { .. }

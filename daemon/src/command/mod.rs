@@ -34,10 +34,24 @@ pub enum Request {
     },
     /// Read settings and client.keys again. Says the [`crate::settings::Changes`].
     Reload,
+    /// Ask a Wazuh agent something, and wait for its answer.
+    AgentRequest {
+        /// Its id.
+        id: String,
+        /// Target and command, as `agent getstate`.
+        text: String,
+    },
     /// Forget the counters that this agent used up.
     ResetCounter {
         /// Its id.
         id: String,
+    },
+    /// Send a control message. An item for each agent, as it becomes known: `agent`, `result` (`sent`, `kept`, `dropped`), `text`.
+    Send {
+        /// An agent's id, or `all`: those that are there now.
+        to: String,
+        /// What follows `#!-`.
+        text: String,
     },
     /// What the program is and has counted.
     Status,

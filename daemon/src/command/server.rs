@@ -208,7 +208,9 @@ mod tests {
             (Request::Agents { .. }, from @ 0..2) => Answer::more(vec![json!({ "number": from })], from + 1),
             (Request::Agents { .. }, from) => Answer::done(vec![json!({ "number": from })]),
             (Request::ResetCounter { id }, _) => Answer::refused(format!("no agent {id}")),
-            (Request::Reload | Request::Status, _) => return,
+            (Request::AgentRequest { .. } | Request::Reload | Request::Send { .. } | Request::Status, _) => {
+                return;
+            }
         };
         order.answer(answer);
     }

@@ -38,7 +38,17 @@ impl ControlPlane {
         let now = Moment::now(self.clock);
         for _ in 0..NOTICES_AT_ONCE {
             match self.notices.next() {
-                Some(FromShard::Notice { agent, notice }) => self.registry.on_notice(now, agent, &notice),
+                Some(FromShard::Notice { agent, notice }) => {
+                    self.registry.on_notice(now, agent, &notice);
+                    if let Some(outward) = &self.outward {
+                        outward.on_notice(agent, &notice);
+                    }
+                }
+                Some(FromShard::Outcome(outcome)) => {
+                    if let Some(outward) = &self.outward {
+                        outward.on_outcome(outcome);
+                    }
+                }
                 None => break,
             }
         }

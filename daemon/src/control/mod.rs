@@ -39,6 +39,7 @@ use crate::{
     logging::{self, Limiter},
     mail::{Mail, MailSender},
     metrics::ShardMetrics,
+    outward::{Outward, OutwardError, OutwardParts},
     readiness,
     registry::{AgentInfo, Registry},
     settings::{Settings, Sources},
@@ -82,6 +83,8 @@ pub struct ControlPlane {
     pub agent_info: Option<AgentInfo>,
     /// What shards tell of agents.
     pub notices: NoticeReceiver,
+    /// What is said to agents, once the control plane lives.
+    pub outward: Option<Rc<Outward>>,
     /// Where the program is asked and told things.
     pub commands: CommandServer,
     /// `/metrics` and `/readyz`, and where they are served.
@@ -121,6 +124,8 @@ pub enum ControlError {
     Counters(io::Error),
     /// A file or signal that the program can't be without.
     Io(io::Error),
+    /// What is said to agents can't be.
+    Outward(OutwardError),
     /// A shard ended by itself.
     Shard {
         /// Which.
@@ -146,6 +151,7 @@ impl std::fmt::Display for ControlError {
                  give the right to write in queue/"
             ),
             ControlError::Io(error) => write!(formatter, "control plane: {error}"),
+            ControlError::Outward(error) => error.fmt(formatter),
             ControlError::Shard { shard, error: Some(error) } => write!(formatter, "shard {shard}: {error}"),
             ControlError::Shard { shard, error: None } => write!(formatter, "shard {shard} ended by itself"),
             ControlError::Stuck { shard } => {
@@ -170,6 +176,15 @@ impl ControlPlane {
         if let Some(listener) = self.http.take() {
             http::serve(listener, Rc::clone(&self.face)).map_err(ControlError::Io)?;
         }
+        let outward = Outward::start(OutwardParts {
+            clock: self.clock,
+            settings: Arc::clone(&self.settings),
+            table: Arc::clone(&self.table),
+            mailers: self.mailers.clone(),
+            counted: Arc::clone(&self.counted),
+            metrics: self.metrics.clone(),
+        });
+        self.outward = Some(outward.map_err(ControlError::Outward)?);
         let orders = self.commands.serve().map_err(ControlError::Io)?;
         let mut info = InfoTask::start(self.agent_info.as_ref());
         let lived = self.until_told(&mut signals, orders, &mut info).await;
@@ -261,6 +276,9 @@ impl ControlPlane {
         let table = Arc::new(table);
         self.table.store(Arc::clone(&table));
         self.registry.adopt(&table);
+        if let Some(outward) = &self.outward {
+            outward.on_keys();
+        }
         self.retired.add(previous);
         for mailer in &self.mailers {
             mailer.send(Mail::Keys).expect("only closes can find a box full");

@@ -15,6 +15,7 @@ impl ControlPlane {
         if order.from == 0 {
             self.counted.commands.add(1);
         }
+        let outward = self.outward.clone().expect("orders come once the control plane lives");
         let answer = match &order.request {
             Request::Agents { ids } => {
                 let now = Moment::now(self.clock);
@@ -27,7 +28,15 @@ impl ControlPlane {
                 Ok(changes) => Answer::ok(json!(changes)),
                 Err(problem) => Answer::refused(format!("{problem}; everything stays as it was")),
             },
+            Request::AgentRequest { id, text } => {
+                let (id, text) = (id.clone(), text.clone());
+                return outward.on_agent_request(order, id, text);
+            }
             Request::ResetCounter { id } => self.reset_counter(id).await,
+            Request::Send { to, text } => {
+                let (to, text) = (to.clone(), text.clone());
+                return outward.on_send(order, &to, &text);
+            }
             Request::Status => Answer::ok(self.status_told()),
         };
         order.answer(answer);
@@ -72,6 +81,7 @@ impl ControlPlane {
         told["control"] = totals.control.into();
         told["dropped"] = dropped.into();
         told["events_raised"] = totals.raised.into();
+        told["outward"] = self.outward.as_ref().map(|outward| outward.status()).into();
         told["notices_dropped"] = self.notices.dropped().into();
         told
     }

@@ -47,6 +47,9 @@ impl ControlPlane {
             for mailer in &self.mailers {
                 mailer.send_settings(Arc::clone(&self.settings));
             }
+            if let Some(outward) = &self.outward {
+                outward.on_settings(&self.settings);
+            }
         }
         Ok(changes)
     }

@@ -176,6 +176,28 @@ const COMMENTS: &[(&str, &str)] = &[
         "sink.archives.json",
         "Whether events are appended to logs/archives/archives.json, one JSON object a line.",
     ),
+    (
+        "active_response.enabled",
+        "Whether queue/alerts/ar is there, to which analysisd and agent_control write what agents are to do.",
+    ),
+    (
+        "active_response.keep_seconds",
+        "How long such a message waits for an agent that is away. 0: it is dropped, as ossec-remoted does. An agent that\n\
+         speaks UDP gets it within 1200 s of its last keep-alive or not at all.",
+    ),
+    (
+        "active_response.keep_messages_per_agent_max",
+        "Messages that wait for one agent; a further one is dropped.",
+    ),
+    (
+        "shared.enabled",
+        "Whether the files of etc/shared are sent, as merged.mg, to agents that have something else.",
+    ),
+    (
+        "shared.bytes_per_second",
+        "How fast, to all agents together: compressing and sealing 2 MiB takes a few hundredths of a second of a core, so\n\
+         events hardly notice, and 10,000 agents have 50 KB each within four minutes.",
+    ),
     ("metrics.address", "Where /metrics (Prometheus) and /readyz answer over HTTP; \"none\" for nowhere."),
     (
         "counters.unclean_margin",

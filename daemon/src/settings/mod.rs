@@ -66,6 +66,10 @@ pub struct Settings {
     pub syslog: Syslog,
     /// Where events go.
     pub sink: Sink,
+    /// What agents are told on behalf of others.
+    pub active_response: ActiveResponse,
+    /// Files that agents get from the manager.
+    pub shared: Shared,
     /// The HTTP listener for `/metrics` and `/readyz`.
     pub metrics: Metrics,
     /// The message counters (rids) on disk.
@@ -251,6 +255,31 @@ pub struct Archives {
     pub json: bool,
 }
 
+/// `[active_response]`: messages of analysisd and operators to agents.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ActiveResponse {
+    /// Whether `queue/alerts/ar` is there for analysisd and the tools.
+    pub enabled: bool,
+    /// How long a message for an agent that is away waits for it; 0: it is dropped.
+    #[serde(deserialize_with = "within_u32::<_, 0, 604_800>")]
+    pub keep_seconds: u32,
+    /// Messages that wait for one agent; a further one is dropped.
+    #[serde(deserialize_with = "within_u32::<_, 1, 65_536>")]
+    pub keep_messages_per_agent_max: u32,
+}
+
+/// `[shared]`: merged.mg, which agents get from the manager.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shared {
+    /// Whether `etc/shared` is read, and sent to agents that have something else.
+    pub enabled: bool,
+    /// Bytes of shared files that are sent in a second, to all agents together.
+    #[serde(deserialize_with = "within_u64::<_, 1_024, 17_179_869_184>")]
+    pub bytes_per_second: u64,
+}
+
 /// `[metrics]`: the HTTP listener.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -400,6 +429,18 @@ impl Default for Queue {
 impl Default for Archives {
     fn default() -> Archives {
         Archives { text: true, json: false }
+    }
+}
+
+impl Default for ActiveResponse {
+    fn default() -> ActiveResponse {
+        ActiveResponse { enabled: true, keep_seconds: 600, keep_messages_per_agent_max: 64 }
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Shared {
+        Shared { enabled: true, bytes_per_second: 2 << 20 }
     }
 }
 

@@ -9,6 +9,8 @@ use super::{Listener, Settings, document::flatten};
 ///
 /// `agents.send_queue_bytes_max` is for connections that come from now on.
 const AT_ONCE: &[&str] = &[
+    "active_response.keep_messages_per_agent_max",
+    "active_response.keep_seconds",
     "agents.authentication_deadline_seconds",
     "agents.crypto_accept",
     "agents.events_per_second_max",
@@ -18,6 +20,7 @@ const AT_ONCE: &[&str] = &[
     "agents.silence_deadline_seconds",
     "agents.unauthenticated_max",
     "agents.unauthenticated_per_address_max",
+    "shared.bytes_per_second",
     "sink.hard_bytes",
     "sink.soft_bytes",
     "stop.grace_seconds",

@@ -26,23 +26,33 @@ impl Shard {
         if lost > 0 {
             self.manager.record_dropped(Reason::ConnectionClosed, lost);
         }
-        let operations = connection.operations();
-        if connection.paused {
+        let mut operations = connection.operations();
+        let paused = connection.paused;
+        let mut receipts = connection.receipts.end(&mut self.outcomes);
+        if paused {
             self.pressure.paused_now -= 1;
         }
-        *self.connections.entry(id.slot) = Entry::Closing { operations };
+        let (ring, slot) = self.place(id.slot);
+        // Before the end it can still be asked what the peer has of it, unless that is being asked already.
+        if let Some(receipts) = &mut receipts
+            && !receipts.looking
+        {
+            operations += 1;
+            receipts.looking = true;
+            self.ask_unacknowledged(id.slot);
+        }
+        *self.connections.entry(id.slot) = Entry::Closing { operations, receipts };
         if operations == 0 {
             self.close(id.slot);
             return;
         }
-        let (ring, slot) = self.place(id.slot);
         let tag = Tag::new(OpKind::Cancel as u8, 0, 0);
         self.rings[ring].ring.push(Op::CancelAll { target: slot.into() }, tag);
     }
 
     /// Second: an operation of a closing connection had its last completion.
     pub(super) fn on_operation_ended(&mut self, slot: u32) {
-        let Entry::Closing { operations } = self.connections.entry(slot) else {
+        let Entry::Closing { operations, receipts: _ } = self.connections.entry(slot) else {
             unreachable!("slot {slot} has an operation and is neither open nor closing")
         };
         *operations -= 1;

@@ -7,6 +7,7 @@ use manager::{ConnectionId, Time};
 use uring::SendQueue;
 
 use super::lines::LineStream;
+use super::receipts::Receipts;
 
 /// What one connection may bring in one round, in messages: until everything that waits with the kernel has been taken, which
 /// is nearly always one turn. The buffer in which it reaches this is still decoded. More is kept, and decoded in the turns to
@@ -29,6 +30,8 @@ pub(crate) struct Connection {
     pub(crate) role: Role,
     pub(crate) cutter: FrameCutter,
     pub(crate) sends: SendQueue,
+    /// Whose messages are among them.
+    pub(crate) receipts: Receipts,
     pub(crate) held: HeldBytes,
     /// A receive is with the kernel.
     pub(crate) receiving: bool,
@@ -83,6 +86,8 @@ pub(crate) enum Entry {
     Closing {
         /// How many.
         operations: u32,
+        /// Messages whose senders are told once it is known what the peer had acknowledged.
+        receipts: Option<Box<Receipts>>,
     },
 }
 
@@ -146,6 +151,7 @@ impl Connections {
             role: Role::Agent,
             cutter: FrameCutter::new(frame_bytes_max),
             sends: SendQueue::new(send_bytes_max),
+            receipts: Receipts::default(),
             held: HeldBytes::default(),
             receiving: false,
             sending: false,
@@ -172,7 +178,7 @@ impl Connections {
 impl Connection {
     /// How many of its operations are with the kernel.
     pub(crate) fn operations(&self) -> u32 {
-        u32::from(self.receiving) + u32::from(self.sending)
+        u32::from(self.receiving) + u32::from(self.sending) + u32::from(self.receipts.looking)
     }
 
     /// Whether a receive should be with the kernel and is not.
@@ -252,7 +258,7 @@ mod tests {
         *connections.entry(7) = Entry::Accepting { listener: 0 };
         assert_eq!(connections.iter_accepting().collect::<Vec<_>>(), [7]);
         assert_eq!(connections.iter_open().count(), 1);
-        *connections.entry(5) = Entry::Closing { operations: 1 };
+        *connections.entry(5) = Entry::Closing { operations: 1, receipts: None };
         assert!(connections.find(id(5, 2)).is_none());
     }
 

@@ -48,6 +48,7 @@ impl Shard {
         if !incoming.is_empty() {
             let mut publisher =
                 Publisher { sinks: &mut self.sinks, batch: &incoming, over: &mut self.pressure.over };
+            self.manager.set_listener(listener as u16);
             self.manager.receive(now, &incoming, &mut publisher);
         }
         self.incoming = emptied(incoming);

@@ -26,8 +26,10 @@ mod holds;
 mod lines;
 mod notices;
 mod op_kind;
+mod orders;
 mod patience;
 mod pressure;
+mod receipts;
 mod receive;
 mod reload;
 mod report;
@@ -50,6 +52,7 @@ use crate::clock::Clock;
 use crate::listen::Listener;
 use crate::mail::{Mail, MailReceiver, MailSender};
 use crate::metrics::ShardMetrics;
+use crate::outward::SendOutcome;
 use crate::settings::{self, Settings};
 use crate::sink::Sinks;
 use batch::Batch;
@@ -62,6 +65,7 @@ use lines::Lines;
 pub use notices::{FromShard, NoticeReceiver, NoticeSender, notices};
 use patience::Patience;
 use pressure::Pressure;
+use receipts::Looks;
 use rings::ShardRing;
 use send::Outgoing;
 pub(crate) use start::TABLE_SLOTS_MAX;
@@ -171,6 +175,9 @@ struct Shard {
     sink_polls: Vec<drain_sinks::SinkPoll>,
     pressure: Pressure,
     outgoing: Outgoing,
+    /// What became of orders, to be told.
+    outcomes: Vec<SendOutcome>,
+    looks: Looks,
     patience: Patience,
     batch: Batch,
     /// Memory for the batch as the manager takes it; empty between turns.
@@ -236,6 +243,7 @@ impl Shard {
         self.relieve(now);
         self.give_back();
         self.arm_accepts()?;
+        self.tell_outcomes();
         self.report(now);
         Ok(())
     }
@@ -251,6 +259,7 @@ impl Shard {
         }
         self.release_due(now);
         self.close_idle(now);
+        self.look_due(now);
         if self.due.tick <= now {
             self.due.tick = now + TICK;
             self.due.accepts = true;
@@ -295,5 +304,6 @@ impl Shard {
                 Mail::Stop => self.begin_stop(),
             }
         }
+        self.take_orders();
     }
 }

@@ -13,6 +13,7 @@ use manager::Notice;
 use tokio::net::UnixDatagram;
 
 use super::Shard;
+use crate::outward::SendOutcome;
 
 /// How many notices wait: a whole large fleet that reconnects within a few of the control plane's turns.
 const CAPACITY: usize = 32_768;
@@ -30,6 +31,8 @@ pub enum FromShard {
         /// What.
         notice: Notice,
     },
+    /// What became of an order.
+    Outcome(SendOutcome),
 }
 
 /// A shard's end.
@@ -89,11 +92,26 @@ impl NoticeSender {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
+        self.ring();
+        true
+    }
+
+    /// Leaves the outcome of an order, and wakes the control plane; whether there was room. If not, it has to be told later.
+    fn send_outcome(&self, outcome: SendOutcome) -> bool {
+        match self.queue.try_send(FromShard::Outcome(outcome)) {
+            Err(crossbeam_channel::TrySendError::Full(_)) => false,
+            Ok(()) | Err(crossbeam_channel::TrySendError::Disconnected(_)) => {
+                self.ring();
+                true
+            }
+        }
+    }
+
+    fn ring(&self) {
         if !self.shared.rung.swap(true, Ordering::AcqRel) {
             // One at a time is on its way, so it finds room; and a receiver that is gone needs none.
             let _ = self.bell.send(b"!");
         }
-        true
     }
 }
 
@@ -133,11 +151,19 @@ impl FromShard {
     fn text_bytes(&self) -> usize {
         match self {
             FromShard::Notice { notice, .. } => notice.text_bytes(),
+            FromShard::Outcome(_) => 0,
         }
     }
 }
 
 impl Shard {
+    /// Tells what became of orders. What finds no room is told after a later turn: each order has one outcome, and there are no
+    /// more of them than orders.
+    pub(super) fn tell_outcomes(&mut self) {
+        let room = self.outcomes.iter().position(|outcome| !self.notices.send_outcome(*outcome));
+        self.outcomes.drain(..room.unwrap_or(self.outcomes.len()));
+    }
+
     /// Tells the control plane. If it has no room, what the agent says next is told in full.
     pub(super) fn tell_notice(&mut self, agent: AgentId, notice: Notice) {
         if !self.notices.send(FromShard::Notice { agent, notice })

@@ -26,11 +26,13 @@ pub(crate) enum OpKind {
     SinkWrite = 10,
     /// Wakes the shard for a spare ring; the tag's slot is the ring.
     SpareRing = 11,
+    /// Asks what a connection's peer has not acknowledged.
+    Unacknowledged = 12,
 }
 
 impl OpKind {
     /// All of them, in the order of their numbers.
-    const ALL: [OpKind; 11] = [
+    const ALL: [OpKind; 12] = [
         OpKind::Accept,
         OpKind::Cancel,
         OpKind::Close,
@@ -42,6 +44,7 @@ impl OpKind {
         OpKind::SinkPoll,
         OpKind::SinkWrite,
         OpKind::SpareRing,
+        OpKind::Unacknowledged,
     ];
 
     /// The kind of this number, if there is one.

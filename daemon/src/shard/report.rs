@@ -1,12 +1,13 @@
 //! A shard's numbers, stored where the control plane reads them.
 
-use manager::{CloseReason, Reason, Refusal, Time};
+use manager::{CloseReason, ControlKind, Reason, Refusal, Time};
 
 use super::Shard;
 use crate::metrics::{REASONS_MAX, SinkFailure};
 
 const _: () = assert!(Reason::COUNT <= REASONS_MAX);
 const _: () = assert!(CloseReason::COUNT <= REASONS_MAX && Refusal::COUNT <= REASONS_MAX);
+const _: () = assert!(ControlKind::COUNT <= REASONS_MAX);
 
 /// What the shard itself counts.
 #[derive(Debug, Default)]
@@ -59,6 +60,11 @@ impl Shard {
         metrics.syslog_connections.set(self.devices.open());
         metrics.syslog_idle.set(self.devices.idle());
         metrics.sent.set(self.outgoing.sent);
+        metrics.sent_bytes.set(self.outgoing.sent_bytes);
+        metrics.acknowledged.set(counters.acknowledged);
+        for (stored, count) in metrics.control_kinds.0.iter().zip(counters.control) {
+            stored.set(count);
+        }
         metrics.enters.set(self.rings.iter().map(|ring| ring.ring.enters()).sum());
         let starved = |ring: &super::ShardRing| {
             let datagrams = ring.datagrams.map_or(0, |group| ring.ring.starvations(group));

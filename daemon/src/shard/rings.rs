@@ -138,6 +138,7 @@ impl Shard {
             self.manager.next_timeout(),
             self.devices.next_timeout(),
             self.holds.next(),
+            self.looks.next(),
             stop,
         ];
         let due = dues.into_iter().flatten().min().expect("the tick is always due").since(now);

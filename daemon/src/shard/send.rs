@@ -12,18 +12,20 @@ use super::op_kind::OpKind;
 use crate::mail::{Mail, MailFull};
 
 /// Datagrams to agents that may be with the kernel at once; more are dropped and counted, as the network may drop them.
-const REPLIES_MAX: u32 = 4_096;
+pub(super) const REPLIES_MAX: u32 = 4_096;
 
 /// What was sent, and what could not be.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     /// Messages handed to the kernel.
     pub(super) sent: u64,
+    /// Their bytes.
+    pub(super) sent_bytes: u64,
     /// Datagrams that were not sent, or that the kernel refused.
     pub(super) replies_dropped: u64,
     /// Connections closed because their agent does not read.
     pub(super) slow_readers: u64,
-    replies: u32,
+    pub(super) replies: u32,
     /// Connections that could not take a frame, to be closed once all actions are carried out.
     full: Vec<ConnectionId>,
 }
@@ -32,9 +34,12 @@ impl Shard {
     /// Queues a frame on a connection. If its agent does not read, the connection is closed.
     pub(super) fn send_frame(&mut self, id: ConnectionId, bytes: Bytes) {
         let Some(connection) = self.connections.find(id) else { return };
+        let length = bytes.len() as u64;
         match connection.sends.push(bytes) {
             Ok(()) => {
+                connection.receipts.queued(length);
                 self.outgoing.sent += 1;
+                self.outgoing.sent_bytes += length;
                 self.continue_sending(id);
             }
             Err(_) => self.outgoing.full.push(id),
@@ -69,6 +74,7 @@ impl Shard {
         }
         self.outgoing.replies += 1;
         self.outgoing.sent += 1;
+        self.outgoing.sent_bytes += bytes.len() as u64;
         let socket = Target::from(Arc::clone(udp));
         let op = Op::SendTo { socket, to, bytes, mode: SendMode::Nonblocking };
         self.rings[0].ring.push(op, Tag::new(OpKind::Reply as u8, 0, 0));
@@ -102,7 +108,11 @@ impl Shard {
         match completion.result {
             Ok(sent) => {
                 connection.sends.advance(sent);
+                let look = connection.receipts.sent(u64::from(sent), &mut self.outcomes);
                 self.continue_sending(id);
+                if look {
+                    self.look_soon(id);
+                }
             }
             Err(_) if connection.ended => {}
             Err(_) => self.end_stream(id),

@@ -17,6 +17,7 @@ use super::holds::Holds;
 use super::lines::Lines;
 use super::patience::Patience;
 use super::pressure::Pressure;
+use super::receipts::Looks;
 use super::report::Tally;
 use super::rings::ShardRing;
 use super::send::Outgoing;
@@ -81,6 +82,8 @@ impl Shard {
             sinks,
             pressure: Pressure::default(),
             outgoing: Outgoing::default(),
+            outcomes: Vec::new(),
+            looks: Looks::default(),
             patience: Patience::new(Duration::from_micros(settings.shards.gather_microseconds.into())),
             batch: Batch::default(),
             incoming: Vec::new(),

@@ -103,6 +103,23 @@ impl Tcp {
         Tcp(stream)
     }
 
+    /// A connection whose host takes little that its agent does not read.
+    pub(crate) fn connect_with_receive_buffer(manager: SocketAddr, bytes: usize) -> Tcp {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(manager), socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        socket.connect(&manager.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Tcp(stream)
+    }
+
+    /// Ends the connection at once, as a host does that goes down.
+    pub(crate) fn reset(self) {
+        let socket = socket2::Socket::from(self.0);
+        socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+
     pub(crate) fn send(&mut self, message: &[u8]) {
         self.0.write_all(&framed(message)).unwrap();
     }

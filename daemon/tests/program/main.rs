@@ -12,6 +12,7 @@ mod counters;
 mod edges;
 mod in_place;
 mod keys;
+mod outward;
 mod program;
 mod reload;
 mod restart;

@@ -181,3 +181,41 @@ fn a_refused_connect_says_so() {
     assert_eq!(bed.next().result, Err(Errno::CONNREFUSED));
     bed.finish();
 }
+
+#[test]
+fn what_a_peer_has_not_acknowledged_is_known_even_after_its_end() {
+    let mut bed = Bed::new(4);
+    let (listener, address) = listener("127.0.0.1:0");
+    let ours = TcpStream::connect(address).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    let slot = bed.install(ours);
+    let tag = bed.tag(OTHER, slot);
+    let unacknowledged = |bed: &mut Bed| {
+        bed.ring.push(Op::Unacknowledged { socket: slot.into() }, tag);
+        let completion = bed.next();
+        assert_eq!(completion.armed, Armed::No);
+        completion.result.unwrap()
+    };
+    let send = |bed: &mut Bed, bytes: usize| {
+        let send = bed.tag(SEND, slot);
+        let bytes = vec![0; bytes].into();
+        bed.ring.push(Op::Send { socket: slot.into(), bytes, mode: SendMode::Nonblocking }, send);
+        bed.next().result
+    };
+    assert_eq!(unacknowledged(&mut bed), 0);
+    assert_eq!(send(&mut bed, 10), Ok(10));
+    while unacknowledged(&mut bed) > 0 {
+        std::thread::yield_now();
+    }
+    // More than the peer's host takes while nobody reads there.
+    while send(&mut bed, 1 << 20).is_ok() {}
+    let left = unacknowledged(&mut bed);
+    assert!(left > 0);
+    // It ends with unread bytes, hence by a reset.
+    drop(theirs);
+    while send(&mut bed, 1) == Err(Errno::AGAIN) {
+        std::thread::yield_now();
+    }
+    let after = unacknowledged(&mut bed);
+    assert!(0 < after && after <= left, "{after} of {left}");
+}
