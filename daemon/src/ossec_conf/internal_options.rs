@@ -127,8 +127,13 @@ const OPTIONS: &[(&str, Meaning)] = &[
     ("sender_pool", Meaning::Nothing("shards send")),
     ("shared_reload", Meaning::Nothing("etc/shared is watched")),
     ("state_interval", Meaning::Nothing("/metrics has the numbers")),
-    ("syslog_tcp_max_tasks", Meaning::Nothing("shards.connections_max")),
-    ("syslog_tcp_read_timeout", Meaning::Nothing("no thread waits for one sender")),
+    ("syslog_tcp_max_tasks", Meaning::Nothing("syslog.connections_max")),
+    (
+        "syslog_tcp_read_timeout",
+        Meaning::Nothing(
+            "a silent connection holds no thread, and a closed one costs its device a line: syslog.idle_seconds",
+        ),
+    ),
     ("syslog_tcp_worker_pool", Meaning::Nothing("shards receive: shards.cores")),
     ("tcp_keepcnt", Meaning::Nothing(SILENCE)),
     ("tcp_keepidle", Meaning::Nothing(SILENCE)),
