@@ -13,6 +13,7 @@ use uring::{
     sockets::{TcpSettings, UdpSettings},
 };
 
+use crate::service::Inherited;
 use crate::settings::{self, Listen, ListenerKind, Settings, Transports};
 
 /// What one shard listens on for one listener of the settings.
@@ -66,12 +67,24 @@ impl Bound {
 /// # Errors
 /// When an address can't be bound.
 pub fn bind(settings: &Settings, shards: usize) -> Result<Bound, BindError> {
+    bind_beside(settings, shards, &mut Inherited::default())
+}
+
+/// The same, but for what the service manager has bound already: that is taken over.
+///
+/// # Errors
+/// When an address can't be bound.
+pub fn bind_beside(
+    settings: &Settings,
+    shards: usize,
+    inherited: &mut Inherited,
+) -> Result<Bound, BindError> {
     let mut bound = Bound { shards: (0..shards).map(|_| Vec::new()).collect(), remarks: Vec::new() };
     let wanted = settings.listeners();
     for listener in wanted {
         let transports = uncovered(listener, wanted, &mut bound.remarks);
         if transports.udp || transports.tcp {
-            bind_listener(&settings.listen, listener, transports, &mut bound)?;
+            bind_listener(&settings.listen, listener, transports, inherited, &mut bound)?;
         }
     }
     bound.remarks.extend(receive_buffer_remark(&bound, &settings.listen));
@@ -101,26 +114,62 @@ fn bind_listener(
     settings: &Listen,
     wanted: &settings::Listener,
     transports: Transports,
+    inherited: &mut Inherited,
     bound: &mut Bound,
 ) -> Result<(), BindError> {
     let by = |error: BindError| BindError { origin: wanted.origin.clone(), ..error };
-    let Claim { address, probes } = match claim(wanted.address, transports) {
+    let handed = Handed::take(wanted.address, transports, settings, inherited).map_err(by)?;
+    let ours = Transports {
+        udp: transports.udp && handed.udp.is_empty(),
+        tcp: transports.tcp && handed.tcp.is_empty(),
+    };
+    let Claim { address, probes } = match claim(wanted.address, ours) {
         Err(error) if wanted.address.is_ipv6() && wanted.address.ip().is_unspecified() && error.no_ipv6() => {
             let instead = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.address.port()));
             bound.remarks.push(format!("IPv6 is off: {instead} takes the place of {}", wanted.address));
-            claim(instead, transports).map_err(by)?
+            claim(instead, ours).map_err(by)?
         }
         claimed => claimed.map_err(by)?,
     };
     // Closed only now, so that port 0 gave both protocols one port that nobody else has.
     drop(probes);
+    let Handed { udp, tcp } = handed;
+    let (mut udp, mut tcp) = (udp.into_iter(), tcp.into_iter());
     for listeners in &mut bound.shards {
-        listeners.push(sockets(address, transports, settings, wanted).map_err(by)?);
+        let made = sockets(address, ours, settings, wanted).map_err(by)?;
+        listeners.push(Listener { udp: made.udp.or(udp.next()), tcp: made.tcp.or(tcp.next()), ..made });
     }
     if wanted.kind == ListenerKind::Secure && transports.udp {
         bound.remarks.extend(steer(bound));
     }
     Ok(())
+}
+
+/// What the service manager has bound of one listener: a socket for each shard, or none.
+struct Handed {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+impl Handed {
+    fn take(
+        address: SocketAddr,
+        transports: Transports,
+        settings: &Listen,
+        inherited: &mut Inherited,
+    ) -> Result<Handed, BindError> {
+        let udp = if transports.udp { inherited.udp(address) } else { Vec::new() };
+        for socket in &udp {
+            uring::sockets::adopt_udp_socket(socket, settings.receive_buffer_bytes as usize / 2)
+                .map_err(|error| BindError::new(address, Transport::Udp, &error))?;
+        }
+        let tcp = if transports.tcp { inherited.tcp(address) } else { Vec::new() };
+        for listener in &tcp {
+            uring::sockets::adopt_tcp_listener(listener, settings.backlog)
+                .map_err(|error| BindError::new(address, Transport::Tcp, &error))?;
+        }
+        Ok(Handed { udp, tcp })
+    }
 }
 
 /// Whether a socket bound to `wide` receives what is sent to `address`: `[::]` takes IPv4 too.
@@ -139,8 +188,12 @@ struct Claim {
 }
 
 /// Binds without SO_REUSEPORT: that fails if any other program has the address, where joining its group would silently
-/// share its agents. Port 0 is tried until one port is free in all that is wanted.
+/// share its agents. Port 0 is tried until one port is free in all that is wanted. What the service manager has bound is
+/// claimed by nobody else.
 fn claim(wanted: SocketAddr, transports: Transports) -> Result<Claim, BindError> {
+    if !transports.udp && !transports.tcp {
+        return Ok(Claim { address: wanted, probes: Vec::new() });
+    }
     let both = transports.udp && transports.tcp;
     let mut tries_left = if wanted.port() == 0 && both { PORT_TRIES_MAX } else { 1 };
     let first = if transports.udp { Transport::Udp } else { Transport::Tcp };

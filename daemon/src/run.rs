@@ -28,7 +28,9 @@ use crate::{
     mail::{self, MailSender},
     metrics::ShardMetrics,
     registry::{AgentInfo, Registry},
-    service::{self, Identity, PidFile, PrivilegeError, Remoted, as_remoted::program_name},
+    service::{
+        self, Identity, Inherited, InheritedError, PidFile, PrivilegeError, Remoted, as_remoted::program_name,
+    },
     settings::{CORES_MAX, Cores, ListenerKind, Loaded, Product, Settings, Sources},
     shard::{self, NoticeReceiver, ShardError, ShardSpec},
 };
@@ -88,7 +90,10 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
     sockets::set_nofile_to_hard();
 
     let cores = cores(&settings.shards.cores)?;
-    let mut bound = listen::bind(&settings, cores.len()).map_err(RunError::Listen)?;
+    let mut inherited = Inherited::take().map_err(RunError::Inherited)?;
+    inherited.each_has(cores.len()).map_err(RunError::Inherited)?;
+    let mut bound = listen::bind_beside(&settings, cores.len(), &mut inherited).map_err(RunError::Listen)?;
+    inherited.all_taken().map_err(RunError::Inherited)?;
     let http = settings.metrics.address.map(metrics_listener).transpose()?;
     bound.remarks.drain(..).for_each(|remark| warn!("{remark}"));
     give_up_rights(&settings, &home)?;
@@ -320,6 +325,8 @@ pub enum RunError {
     },
     /// The home can't be used.
     Home(HomeError),
+    /// The service manager handed over sockets that can't be used.
+    Inherited(InheritedError),
     /// An address can't be listened on.
     Listen(BindError),
     /// The address of `/metrics` can't be listened on.
@@ -356,6 +363,7 @@ impl fmt::Display for RunError {
                 Cores::List(allowed.iter().copied().take(CORES_MAX).collect())
             ),
             RunError::Home(error) => error.fmt(formatter),
+            RunError::Inherited(error) => error.fmt(formatter),
             RunError::Listen(error) => error.fmt(formatter),
             RunError::Metrics { address, kind } => write!(
                 formatter,

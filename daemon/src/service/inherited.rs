@@ -56,35 +56,41 @@ impl Inherited {
             };
             let local = socket.local_addr().map_err(InheritedError::Environment)?;
             let address = local.as_socket().ok_or(InheritedError::Kind)?;
+            // io_uring would fail where it has to wait.
+            socket.set_nonblocking(false).map_err(InheritedError::Environment)?;
             Ok(InheritedSocket { transport, address, socket })
         };
         Ok(Inherited { sockets: descriptors.into_iter().map(known).collect::<Result<_, _>>()? })
     }
 
-    /// The UDP sockets of an address, one for each shard, in the order in which they were bound; `None`: we bind them.
+    /// That each address and transport has one socket for each shard.
     ///
     /// # Errors
-    /// When there are some, and not one for each shard.
-    pub fn udp(
-        &mut self,
-        address: SocketAddr,
-        shards: usize,
-    ) -> Result<Option<Vec<UdpSocket>>, InheritedError> {
-        let found = self.all_of(Transport::Udp, address, shards)?;
-        Ok(found.map(|sockets| sockets.into_iter().map(UdpSocket::from).collect()))
+    /// When one has more, or fewer.
+    pub fn each_has(&self, shards: usize) -> Result<(), InheritedError> {
+        for InheritedSocket { transport, address, .. } in &self.sockets {
+            let same = |other: &&InheritedSocket| (other.transport, other.address) == (*transport, *address);
+            let count = self.sockets.iter().filter(same).count();
+            if count != shards {
+                return Err(InheritedError::Count {
+                    transport: *transport,
+                    address: *address,
+                    count,
+                    shards,
+                });
+            }
+        }
+        Ok(())
     }
 
-    /// The listeners of an address, one for each shard; `None`: we bind them.
-    ///
-    /// # Errors
-    /// When there are some, and not one for each shard.
-    pub fn tcp(
-        &mut self,
-        address: SocketAddr,
-        shards: usize,
-    ) -> Result<Option<Vec<TcpListener>>, InheritedError> {
-        let found = self.all_of(Transport::Tcp, address, shards)?;
-        Ok(found.map(|sockets| sockets.into_iter().map(TcpListener::from).collect()))
+    /// Takes the UDP sockets of an address, in the order in which they were bound; none, as a rule.
+    pub fn udp(&mut self, address: SocketAddr) -> Vec<UdpSocket> {
+        self.all_of(Transport::Udp, address).map(UdpSocket::from).collect()
+    }
+
+    /// Takes the listeners of an address.
+    pub fn tcp(&mut self, address: SocketAddr) -> Vec<TcpListener> {
+        self.all_of(Transport::Tcp, address).map(TcpListener::from).collect()
     }
 
     /// That all of them were taken.
@@ -98,25 +104,10 @@ impl Inherited {
         }
     }
 
-    fn all_of(
-        &mut self,
-        transport: Transport,
-        address: SocketAddr,
-        shards: usize,
-    ) -> Result<Option<Vec<Socket>>, InheritedError> {
+    fn all_of(&mut self, transport: Transport, address: SocketAddr) -> impl Iterator<Item = Socket> {
         let is_one =
-            |socket: &mut InheritedSocket| socket.transport == transport && socket.address == address;
-        let found: Vec<Socket> = self.sockets.extract_if(.., is_one).map(|found| found.socket).collect();
-        match found.len() {
-            0 => Ok(None),
-            count if count == shards => {
-                for socket in &found {
-                    socket.set_nonblocking(false).map_err(InheritedError::Environment)?;
-                }
-                Ok(Some(found))
-            }
-            count => Err(InheritedError::Count { transport, address, count, shards }),
-        }
+            move |socket: &mut InheritedSocket| socket.transport == transport && socket.address == address;
+        self.sockets.extract_if(.., is_one).map(|found| found.socket)
     }
 }
 
@@ -198,21 +189,22 @@ mod tests {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let (at_udp, at_tcp) = (udp.local_addr().unwrap(), tcp.local_addr().unwrap());
         let mut handed = inherited(&[&udp], &[&tcp]);
-        assert!(handed.tcp(at_udp, 1).unwrap().is_none());
-        assert_eq!(handed.udp(at_udp, 1).unwrap().unwrap()[0].local_addr().unwrap(), at_udp);
+        assert!(handed.tcp(at_udp).is_empty() && handed.udp(at_tcp).is_empty());
+        assert_eq!(handed.udp(at_udp)[0].local_addr().unwrap(), at_udp);
         let left = handed.all_taken().unwrap_err().to_string();
         assert!(left.contains(&format!("a TCP socket for {at_tcp}, which is not listened on")), "{left}");
-        assert_eq!(handed.tcp(at_tcp, 1).unwrap().unwrap().len(), 1);
+        assert_eq!(handed.tcp(at_tcp).len(), 1);
         handed.all_taken().unwrap();
-        assert!(handed.tcp(at_tcp, 1).unwrap().is_none(), "it is taken once");
+        assert!(handed.tcp(at_tcp).is_empty(), "it is taken once");
     }
 
     #[test]
     fn there_is_one_for_each_shard_or_none() {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = udp.local_addr().unwrap();
-        assert_eq!(inherited(&[&udp, &udp], &[]).udp(address, 2).unwrap().unwrap().len(), 2);
-        let refusal = inherited(&[&udp], &[]).udp(address, 2).unwrap_err().to_string();
+        inherited(&[], &[]).each_has(2).unwrap();
+        inherited(&[&udp, &udp], &[]).each_has(2).unwrap();
+        let refusal = inherited(&[&udp], &[]).each_has(2).unwrap_err().to_string();
         let expected =
             format!("1 UDP sockets for {address}, and there are 2 shards: name the address 2 times");
         assert!(refusal.contains(&expected), "{refusal}");

@@ -11,6 +11,7 @@ mod commands;
 mod counters;
 mod edges;
 mod in_place;
+mod inherited;
 mod keys;
 mod outward;
 mod program;

@@ -64,6 +64,11 @@ impl TestHome {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Starts the manager in a way of one's own, which ends up in this program with this home.
+    pub(crate) fn start_as(&self, command: Command) -> Program {
+        Program::start_as(self.path(), command)
+    }
+
     /// Starts the manager and waits until it listens.
     pub(crate) fn start(&self) -> Program {
         Program::start(self.path(), &[])
@@ -95,7 +100,12 @@ pub(crate) struct Program {
 impl Program {
     fn start(home: &Path, variables: &[(&str, &str)]) -> Program {
         let mut command = program(home);
-        let mut child = command.envs(variables.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
+        command.envs(variables.iter().copied());
+        Program::start_as(home, command)
+    }
+
+    fn start_as(home: &Path, mut command: Command) -> Program {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (sender, log) = mpsc::channel();
         thread::spawn(move || {
