@@ -7,19 +7,19 @@
 pub mod fuzzing;
 mod installation;
 mod internal_options;
-mod markup;
 mod remote;
 
-use std::{fmt, ops::Range};
+use std::ops::Range;
 
 pub(crate) use installation::read_bounded;
 pub use installation::{Installation, OSSEC_CONF};
 pub use internal_options::{INTERNAL_OPTIONS, InternalOptions, LOCAL_INTERNAL_OPTIONS};
-pub use markup::FILE_BYTES_MAX;
 pub use remote::Remote;
 
+pub use codec::markup::{ConfError, FILE_BYTES_MAX};
+
 use crate::settings::SILENCE_DEADLINE_SECONDS;
-use markup::Element;
+use codec::markup::{self, Element, shown};
 
 /// What an ossec.conf says to the manager.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -74,23 +74,6 @@ pub struct Unused {
     pub name: String,
     /// Why it means nothing.
     pub because: &'static str,
-}
-
-/// Why a file can't be used: the line, and the problem with its cure.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ConfError {
-    /// Counted from 1.
-    pub line: usize,
-    /// One line, whatever the file says.
-    pub problem: String,
-}
-
-impl std::error::Error for ConfError {}
-
-impl fmt::Display for ConfError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "line {}: {}", self.line, self.problem)
-    }
 }
 
 impl OssecConf {
@@ -235,14 +218,6 @@ fn time(option: &Element) -> Result<Seconds, ConfError> {
 fn wrong(option: &Element, cure: &str) -> ConfError {
     let problem = format!("<{}>: '{}' can't be used: {cure}", shown(&option.name), shown(&option.text));
     ConfError { line: option.line, problem }
-}
-
-/// A text of the file as a line of ours may show it: short, and without control characters.
-fn shown(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 200;
-    let cut: String = text.chars().take(CHARACTERS_MAX).collect();
-    let dots = if cut.len() < text.len() { "..." } else { "" };
-    format!("{}{dots}", codec::Escaped(cut.as_bytes()))
 }
 
 #[cfg(test)]

@@ -2,9 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use codec::AddressRule;
+use codec::{
+    AddressRule,
+    markup::{Element, shown},
+};
 
-use super::{ConfError, OssecConf, Remark, markup::Element, shown, wrong};
+use super::{ConfError, OssecConf, Remark, wrong};
 use crate::settings::{AGENT_PORT, CryptoAccept, Listener, ListenerKind, Product, Transports};
 
 /// The port of syslog.

@@ -12,7 +12,9 @@ use quick_xml::{
     events::{BytesRef, Event},
 };
 
-use super::{ConfError, shown};
+use std::fmt;
+
+use crate::text::Escaped;
 
 /// The largest file. The C programs have no bound; the largest real ones have some hundred KiB.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
@@ -25,20 +27,22 @@ const TEXT_BYTES_MAX: usize = 8_192;
 
 /// One element.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Element {
-    pub(super) name: String,
+pub struct Element {
+    /// What stands in its tags.
+    pub name: String,
     /// What stands between its tags, without what stands in its children, and without blanks around it.
-    pub(super) text: String,
+    pub text: String,
     /// The line of its `<`, counted from 1.
-    pub(super) line: usize,
-    pub(super) children: Vec<Element>,
+    pub line: usize,
+    /// The elements inside it, in order.
+    pub children: Vec<Element>,
 }
 
 /// The roots of a file.
 ///
 /// # Errors
 /// When a bound is hit, when a tag is not closed or closed by another, or when there is a document type.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Element>, ConfError> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<Element>, ConfError> {
     if bytes.len() > FILE_BYTES_MAX {
         let problem = format!("more than {} MiB: no ossec.conf is as long", FILE_BYTES_MAX >> 20);
         return Err(ConfError { line: 1, problem });
@@ -74,6 +78,31 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Element>, ConfError> {
             Event::Eof => return tree.finish(),
         }
     }
+}
+
+/// Why a file can't be used: the line, and the problem with its cure.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfError {
+    /// Counted from 1.
+    pub line: usize,
+    /// One line, whatever the file says.
+    pub problem: String,
+}
+
+impl std::error::Error for ConfError {}
+
+impl fmt::Display for ConfError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "line {}: {}", self.line, self.problem)
+    }
+}
+
+/// A text of the file as a line of ours may show it: short, and without control characters.
+pub fn shown(text: &str) -> String {
+    const CHARACTERS_MAX: usize = 200;
+    let cut: String = text.chars().take(CHARACTERS_MAX).collect();
+    let dots = if cut.len() < text.len() { "..." } else { "" };
+    format!("{}{dots}", Escaped(cut.as_bytes()))
 }
 
 /// The elements so far.
