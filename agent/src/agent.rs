@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codec::{AgentId, CipherKey, Counter, Envelope, KeepAlive, Labels, Product, SealError, Sealed, ToAgent};
+use codec::{
+    AgentId, CipherKey, Counter, Envelope, HexDigest, KeepAlive, Labels, Product, SealError, Sealed, ToAgent,
+};
 use rand::Rng;
 
 use crate::profile::{Profile, Transport};
@@ -34,6 +36,29 @@ pub struct Agent {
     /// Whether it was ever acknowledged: then its waiting is a lock.
     was_ready: bool,
     last_heard: Duration,
+    /// Start-ups and keep-alives sent.
+    asked: u64,
+    ignored: Ignored,
+    /// What its keep-alives say of its files; boxed, since most simulated agents have none.
+    files: Option<Box<SharedFiles>>,
+}
+
+/// The shared files that an agent has, as its keep-alives tell.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SharedFiles {
+    /// The md5 of its agent.conf, if it has one.
+    pub agent_conf: Option<HexDigest>,
+    /// The md5 of its merged.mg, if it has one.
+    pub merged: Option<HexDigest>,
+}
+
+/// Messages of a manager that an agent could make nothing of.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ignored {
+    /// They did not open: another key, or damage.
+    pub unopened: u32,
+    /// Their counter was not greater than the last one.
+    pub stale: u32,
 }
 
 /// What makes an agent this one.
@@ -122,6 +147,9 @@ impl Agent {
             phase: Phase::Waiting { until: start },
             was_ready: false,
             last_heard: start,
+            asked: 0,
+            ignored: Ignored::default(),
+            files: None,
         }
     }
 
@@ -195,8 +223,12 @@ impl Agent {
         tools.begin_input();
         let sealed = Sealed { key: &self.key, bytes, method_hint: Some(self.profile.method) };
         let Tools { opener, text, .. } = tools;
-        let Ok(opened) = opener.open(&[sealed]).get(0) else { return };
+        let Ok(opened) = opener.open(&[sealed]).get(0) else {
+            self.ignored.unopened = self.ignored.unopened.saturating_add(1);
+            return;
+        };
         if opened.counter <= self.taken {
+            self.ignored.stale = self.ignored.stale.saturating_add(1);
             return;
         }
         self.taken = opened.counter;
@@ -219,6 +251,20 @@ impl Agent {
                 Err(SubmitError::Locked)
             }
         }
+    }
+
+    /// Sends a keep-alive before its time, for the acknowledgement that it brings. Nothing unless the agent is
+    /// [`State::Ready`].
+    pub fn probe(&mut self, tools: &mut Tools, now: Duration) {
+        tools.begin_input();
+        if matches!(self.phase, Phase::Ready { .. }) {
+            self.send_keep_alive(tools, now);
+        }
+    }
+
+    /// What keep-alives say of the agent's files from now on.
+    pub fn set_files(&mut self, files: SharedFiles) {
+        self.files = Some(Box::new(files));
     }
 
     /// Stops: a Wazuh agent says so to its manager. Then the caller closes the connection.
@@ -249,6 +295,17 @@ impl Agent {
     /// The last counter that it sent, and the last one of its manager that it took: what a real agent keeps in files.
     pub fn counters(&self) -> (Counter, Counter) {
         (self.sent, self.taken)
+    }
+
+    /// How many start-ups and keep-alives it has sent: each is answered with one acknowledgement. May change with every
+    /// input.
+    pub fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// What it could make nothing of.
+    pub fn ignored(&self) -> Ignored {
+        self.ignored
     }
 
     /// Its id.
@@ -327,6 +384,7 @@ impl Agent {
         };
         codec::startup(version, &mut text);
         self.seal(tools, &text).expect("a start-up is short");
+        self.asked += 1;
         tools.text = text;
         self.phase = Phase::Starting { tries, next: now + wait };
     }
@@ -339,15 +397,17 @@ impl Agent {
             Product::Ossec => (None, filler(tools)),
             Product::Wazuh => (Some(own_address.as_bytes()), Vec::new()),
         };
+        let files = self.files.as_deref().copied().unwrap_or_default();
         let content = KeepAlive {
             uname: self.profile.uname.as_bytes(),
-            agent_conf_digest: None,
+            agent_conf_digest: files.agent_conf,
             labels: Labels::default(),
-            merged_digest: None,
+            merged_digest: files.merged,
             agent_ip,
         };
         codec::keep_alive(&content, &filler, &mut text);
         self.seal(tools, &text).expect("a keep-alive is short");
+        self.asked += 1;
         tools.text = text;
         self.phase = Phase::Ready { next_keep_alive: now + self.profile.notify_time };
     }

@@ -7,6 +7,6 @@ mod agent;
 mod profile;
 mod tools;
 
-pub use crate::agent::{Agent, AgentSettings, State, SubmitError};
+pub use crate::agent::{Agent, AgentSettings, Ignored, SharedFiles, State, SubmitError};
 pub use crate::profile::{Profile, Transport};
 pub use crate::tools::{Output, Tools};

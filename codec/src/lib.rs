@@ -5,7 +5,7 @@
 //! * [`classify`] tells from the first bytes of a message who sent it, [`FrameCutter`] cuts a TCP stream into messages;
 //! * [`KeyFile`] reads client.keys, [`CipherKey`] is what an entry of it becomes;
 //! * [`FromAgent`] and [`ToAgent`] are the control messages, [`Event`] is everything else that an agent says;
-//! * [`SyslogCutter`] cuts the streams of devices that have no agent, [`ProxyCutter`] takes a load balancer's header off.
+//! * [`SyslogCutter`] cuts the streams of devices that have no agent, [`ProxyCutter`] takes a load balancer's header off;
 //! * [`markup`] reads the near-XML of ossec.conf, for whoever has a section in it.
 //!
 //! Everything that a peer can choose is shown through [`Escaped`], so that it can never forge a line of a log.

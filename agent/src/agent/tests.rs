@@ -261,3 +261,26 @@ fn jitter_spreads_a_fleet() {
 fn an_agent_is_small() {
     assert!(size_of::<Agent>() <= 192, "{} bytes", size_of::<Agent>());
 }
+
+#[test]
+fn a_probe_is_a_keep_alive_before_its_time_and_tells_of_the_files() {
+    let mut bench = Bench::new(Profile::ossec(Transport::Tcp, Method::AesOssec));
+    assert_eq!(bench.input(Agent::probe), [""; 0], "nobody is there to answer");
+    let mut bench = Bench::ready(Profile::ossec(Transport::Tcp, Method::AesOssec));
+    let asked = bench.agent.asked();
+    assert_eq!(asked, 2, "the start-up and the first keep-alive");
+    let conf = HexDigest::of(b"conf");
+    bench.agent.set_files(SharedFiles { agent_conf: Some(conf), merged: Some(HexDigest::of(b"merged")) });
+    let said = bench.input(Agent::probe);
+    assert!(said[0].contains(&format!(" / {conf}\n{} merged.mg\n", HexDigest::of(b"merged"))), "{said:?}");
+    assert_eq!(bench.agent.asked(), asked + 1);
+}
+
+#[test]
+fn what_is_ignored_is_counted() {
+    let mut bench = Bench::ready(Profile::ossec(Transport::Tcp, Method::AesOssec));
+    let old = bench.said_under(Counter { global: 0, local: 1 }, b"#!-agent ack ");
+    bench.input(|agent, tools, now| agent.on_message(tools, now, &old));
+    bench.input(|agent, tools, now| agent.on_message(tools, now, b"noise"));
+    assert_eq!(bench.agent.ignored(), Ignored { unopened: 1, stale: 1 });
+}

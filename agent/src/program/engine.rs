@@ -1,0 +1,377 @@
+//! What happens to an event between its collector and the manager: into the spool, and from there, in order, to whatever
+//! connection there is. No sockets, and no clock: it is told the time.
+//!
+//! Every event goes through the spool, also while the manager is there: so there is one way and one order, and what was
+//! taken from a collector outlives the program. Its segments are so small that what is delivered soon is deleted before the
+//! kernel has written it to the disk.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use agent::{Agent, Output, SharedFiles, State, SubmitError, Tools};
+use codec::Counter;
+use codec::limits::TEXT_BYTES_MAX_OSSEC;
+use spool::{AppendError, Cursor, Sequence, Spool};
+
+use super::confirmation::Confirmation;
+
+/// Bytes of sealed messages that wait for the connection; what is more stays in the spool.
+const OUTBOX_BYTES_MAX: usize = 128 << 10;
+/// Over UDP nothing pushes back: so many datagrams, then a pause. C managers' sockets hold some 160.
+const BURST_MESSAGES_MAX: usize = 50;
+const BURST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The agent, its spool, and what is on its way.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    agent: Agent,
+    tools: Tools,
+    spool: Spool,
+    cursor: Cursor,
+    /// Over TCP an event is forgotten when it is confirmed, over UDP when it was sent.
+    confirmation: Option<Confirmation>,
+    confirm_after: Duration,
+    /// The last event that this connection was given.
+    handed: Option<Sequence>,
+    outbox: VecDeque<Vec<u8>>,
+    outbox_bytes: usize,
+    /// Over UDP: no event before.
+    paused_until: Duration,
+    is_finishing: bool,
+    deeds: VecDeque<Deed>,
+    counters: Counters,
+    trouble: Option<io::Error>,
+}
+
+/// What the owner of the sockets does next.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Deed {
+    Connect,
+    Disconnect,
+    Locked,
+    Ready,
+    /// A text from the manager, for the agent's other parts.
+    Received(Vec<u8>),
+}
+
+/// What became of events.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Counters {
+    /// Taken from collectors.
+    pub(crate) taken: u64,
+    /// Of collectors, and can't be sent.
+    pub(crate) refused: u64,
+    /// Handed to a connection, again included.
+    pub(crate) handed: u64,
+    /// Handed over before, to a connection that broke.
+    pub(crate) again: u64,
+}
+
+/// What became of a collector's datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Taken {
+    Kept,
+    /// There is no room: whoever has it waits.
+    Full,
+    Refused(Refusal),
+}
+
+/// Why a datagram is no event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refusal {
+    /// It would be taken for a word of the agent itself.
+    Control,
+    Empty,
+    TooLong,
+}
+
+impl Refusal {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Refusal::Control => "an event that begins with '#!-' would be a control message: refused",
+            Refusal::Empty => "an empty event: refused",
+            Refusal::TooLong => "an event is longer than the 6,016 bytes that a manager takes: refused",
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(
+        agent: Agent,
+        tools: Tools,
+        spool: Spool,
+        confirms: bool,
+        confirm_after: Duration,
+    ) -> Engine {
+        let cursor = spool.cursor(spool.first_sequence());
+        Engine {
+            agent,
+            tools,
+            spool,
+            cursor,
+            confirmation: confirms.then(Confirmation::default),
+            confirm_after,
+            handed: None,
+            outbox: VecDeque::new(),
+            outbox_bytes: 0,
+            paused_until: Duration::ZERO,
+            is_finishing: false,
+            deeds: VecDeque::new(),
+            counters: Counters::default(),
+            trouble: None,
+        }
+    }
+
+    /// Takes a collector's datagram; [`Engine::commit`] after the last of a batch.
+    ///
+    /// Source: ossec-hids 4.3.0 `client-agent/event-forward.c`, `EventForward`: a NUL ends it.
+    pub(crate) fn take(&mut self, datagram: &[u8]) -> Taken {
+        let end = datagram.iter().position(|byte| *byte == 0).unwrap_or(datagram.len());
+        let text = &datagram[..end];
+        let refusal = if text.is_empty() {
+            Some(Refusal::Empty)
+        } else if text.len() > TEXT_BYTES_MAX_OSSEC {
+            Some(Refusal::TooLong)
+        } else {
+            codec::is_control(text).then_some(Refusal::Control)
+        };
+        if let Some(refusal) = refusal {
+            self.counters.refused += 1;
+            return Taken::Refused(refusal);
+        }
+        match self.spool.append(text) {
+            Ok(_) => {
+                self.counters.taken += 1;
+                Taken::Kept
+            }
+            Err(AppendError::Full) => Taken::Full,
+            Err(AppendError::TooLong { .. }) => {
+                unreachable!("a record may be longer than any event")
+            }
+            Err(AppendError::Io(error)) => {
+                self.trouble = Some(error);
+                Taken::Full
+            }
+        }
+    }
+
+    /// Writes what was taken. `false` if the disk does not take it: it is still in memory, so take no more until it does.
+    pub(crate) fn commit(&mut self) -> bool {
+        if !self.spool.is_dirty() {
+            return true;
+        }
+        let written = self.spool.commit();
+        let is_written = written.is_ok();
+        self.note(written);
+        is_written
+    }
+
+    /// The connection that was asked for is there.
+    pub(crate) fn on_connected(&mut self, now: Duration) {
+        self.input(now, |agent, tools| agent.on_connected(tools, now));
+    }
+
+    /// It could not be made, or is gone.
+    pub(crate) fn on_closed(&mut self, now: Duration) {
+        self.input(now, |agent, tools| agent.on_closed(tools, now));
+    }
+
+    /// A message of the manager.
+    pub(crate) fn on_message(&mut self, now: Duration, bytes: &[u8]) {
+        self.input(now, |agent, tools| agent.on_message(tools, now, bytes));
+    }
+
+    /// Time has passed.
+    pub(crate) fn on_timeout(&mut self, now: Duration) {
+        self.input(now, |agent, tools| agent.on_timeout(tools, now));
+        let due = self.ask_at().is_some_and(|at| at <= now);
+        if due {
+            self.probe(now);
+        }
+    }
+
+    /// The end is near: hands over what fits, nothing after that, and asks the manager to confirm it.
+    pub(crate) fn finish(&mut self, now: Duration) {
+        self.pump(now);
+        self.is_finishing = true;
+        if self.confirmation.as_ref().is_some_and(Confirmation::has_unasked) {
+            self.probe(now);
+        }
+    }
+
+    /// Whether nothing is on its way that the manager has not confirmed.
+    pub(crate) fn is_settled(&self) -> bool {
+        let confirmed = self.confirmation.as_ref().is_none_or(Confirmation::is_settled);
+        self.agent.state() != State::Ready || (confirmed && self.outbox.is_empty())
+    }
+
+    /// Seals events of the spool while there is room for them on the way.
+    pub(crate) fn pump(&mut self, now: Duration) {
+        if self.agent.state() != State::Ready || self.is_finishing || now < self.paused_until {
+            return;
+        }
+        let mut burst = 0;
+        while self.outbox_bytes < OUTBOX_BYTES_MAX {
+            if self.confirmation.is_none() && burst >= BURST_MESSAGES_MAX {
+                self.paused_until = now + BURST_PAUSE;
+                return;
+            }
+            let Engine { agent, tools, spool, cursor, .. } = self;
+            let (sequence, submitted, bytes) = match spool.read(cursor) {
+                Ok(None) => return,
+                Ok(Some((sequence, text))) => (sequence, agent.submit(tools, text), text.len()),
+                Err(error) => {
+                    self.trouble = Some(error);
+                    return;
+                }
+            };
+            burst += 1;
+            match submitted {
+                Ok(()) => self.counters.handed += 1,
+                // Older programs may have left it.
+                Err(SubmitError::Seal(_)) => self.counters.refused += 1,
+                Err(SubmitError::Locked) => unreachable!("the agent is ready"),
+            }
+            self.handed = Some(sequence);
+            if let Some(confirmation) = &mut self.confirmation {
+                confirmation.on_handed(now, sequence, bytes);
+            }
+            self.drain();
+        }
+    }
+
+    /// Messages to send, in order; over UDP, [`Engine::on_sent`] when they are. A batch, so that many frames make one write.
+    pub(crate) fn take_outbox(&mut self) -> VecDeque<Vec<u8>> {
+        self.outbox_bytes = 0;
+        std::mem::take(&mut self.outbox)
+    }
+
+    pub(crate) fn has_outbox(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// What [`Engine::take_outbox`] gave was sent. Over UDP that is all that will ever be known.
+    pub(crate) fn on_sent(&mut self) {
+        if self.confirmation.is_none()
+            && self.outbox.is_empty()
+            && let Some(last) = self.handed.take()
+        {
+            self.forget(last);
+        }
+    }
+
+    /// The next thing to do with the sockets.
+    pub(crate) fn next_deed(&mut self) -> Option<Deed> {
+        self.deeds.pop_front()
+    }
+
+    /// When [`Engine::on_timeout`] or [`Engine::pump`] is due. May change with every input.
+    pub(crate) fn next_timeout(&self, now: Duration) -> Option<Duration> {
+        let pump_at = Some(self.paused_until).filter(|at| *at > now);
+        [self.agent.next_timeout(), self.ask_at(), pump_at].into_iter().flatten().min()
+    }
+
+    /// What keep-alives say of the shared files.
+    pub(crate) fn set_files(&mut self, files: SharedFiles) {
+        self.agent.set_files(files);
+    }
+
+    /// What the disk refused since this was last asked.
+    pub(crate) fn take_trouble(&mut self) -> Option<io::Error> {
+        self.trouble.take()
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub(crate) fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Ends it: the spool is closed cleanly. Returns the last counters sent and taken.
+    ///
+    /// # Errors
+    /// The kernel's; the next start takes the end for a crash then.
+    pub(crate) fn close(self) -> (Counter, Counter, io::Result<()>) {
+        let (sent, taken) = self.agent.counters();
+        (sent, taken, self.spool.close())
+    }
+
+    fn ask_at(&self) -> Option<Duration> {
+        let confirmation = self.confirmation.as_ref().filter(|_| self.agent.state() == State::Ready)?;
+        confirmation.ask_at(self.confirm_after)
+    }
+
+    fn probe(&mut self, now: Duration) {
+        self.input(now, |agent, tools| agent.probe(tools, now));
+    }
+
+    fn input(&mut self, now: Duration, input: impl FnOnce(&mut Agent, &mut Tools)) {
+        let asked = self.agent.asked();
+        input(&mut self.agent, &mut self.tools);
+        let was_ready = self.agent.state() == State::Ready;
+        if let Some(confirmation) = &mut self.confirmation {
+            (asked..self.agent.asked()).for_each(|_| confirmation.on_asked());
+        }
+        self.drain();
+        if was_ready {
+            self.pump(now);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.tools.next_output() {
+            match output {
+                Output::Transmit(message) => {
+                    self.outbox_bytes += message.len();
+                    self.outbox.push_back(message);
+                }
+                Output::Acknowledged => {
+                    if let Some(last) = self.confirmation.as_mut().and_then(Confirmation::on_acknowledged) {
+                        self.forget(last);
+                    }
+                }
+                Output::Connect => {
+                    self.begin_again();
+                    self.deeds.push_back(Deed::Connect);
+                }
+                Output::Disconnect => self.deeds.push_back(Deed::Disconnect),
+                Output::Locked => self.deeds.push_back(Deed::Locked),
+                Output::Ready => self.deeds.push_back(Deed::Ready),
+                Output::Received(text) => self.deeds.push_back(Deed::Received(text)),
+            }
+        }
+    }
+
+    /// For a new connection: what the last one was given and did not confirm comes first.
+    fn begin_again(&mut self) {
+        self.outbox.clear();
+        self.outbox_bytes = 0;
+        let first = self.spool.first_sequence();
+        if let Some(last) = self.handed.take() {
+            self.counters.again += (last.0 + 1).saturating_sub(first.0);
+        }
+        self.cursor = self.spool.cursor(first);
+        self.confirmation = self.confirmation.take().map(|_| Confirmation::default());
+    }
+
+    fn forget(&mut self, last: Sequence) {
+        let forgotten = self.spool.forget(last).and_then(|()| self.spool.save());
+        self.note(forgotten);
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.trouble = Some(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use agent::{AgentSettings, Profile, Transport};
+use codec::{CipherKey, Envelope, Method, OpenSettings, Opener, Sealed, Sealer};
+
+use super::*;
+
+/// An engine, and its manager's pen and glasses.
+struct Bench {
+    engine: Engine,
+    key: Arc<CipherKey>,
+    now: Duration,
+    said: Counter,
+    _folder: tempfile::TempDir,
+}
+
+const CONFIRM_AFTER: Duration = Duration::from_secs(5);
+
+impl Bench {
+    fn new(transport: Transport, settings: spool::Settings) -> Bench {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, _) = Spool::open(folder.path(), settings).unwrap();
+        let key = Arc::new(CipherKey::new("web", "001", "key"));
+        let settings = AgentSettings {
+            profile: Arc::new(Profile {
+                reconnect_interval: Duration::ZERO,
+                ..Profile::ossec(transport, Method::AesOssec)
+            }),
+            id: "001".parse().unwrap(),
+            key: Arc::clone(&key),
+            sends_id: false,
+            address: IpAddr::from([127, 0, 0, 1]),
+            sent: Counter::ZERO,
+            taken: Counter::ZERO,
+        };
+        let agent = Agent::new(settings, Duration::ZERO);
+        let engine =
+            Engine::new(agent, Tools::new([3; 32]), spool, transport == Transport::Tcp, CONFIRM_AFTER);
+        Bench { engine, key, now: Duration::from_secs(1), said: Counter::ZERO, _folder: folder }
+    }
+
+    fn event(&mut self, number: u32) -> Taken {
+        let taken = self.engine.take(format!("1:a:event {number}\0").as_bytes());
+        assert!(self.engine.commit());
+        self.engine.pump(self.now);
+        taken
+    }
+
+    fn hears(&mut self, text: &[u8]) {
+        self.said = self.said.next();
+        let envelope = Envelope {
+            id_prefix: None,
+            method: Method::AesOssec,
+            random: 0,
+            counter: self.said,
+            initialization_vector: [5; 16],
+            text,
+        };
+        let mut message = Vec::new();
+        Sealer::new().seal(&self.key, &envelope, &mut message).unwrap();
+        self.engine.on_message(self.now, &message);
+    }
+
+    /// What is sent: events by their numbers, `S` a start-up, `K` a keep-alive.
+    fn sent(&mut self) -> String {
+        let mut opener = Opener::new(OpenSettings::default());
+        let messages = self.engine.take_outbox();
+        let words: Vec<String> = messages
+            .iter()
+            .map(|bytes| {
+                let opened = opener.open(&[Sealed { key: &self.key, bytes, method_hint: None }]);
+                let text = String::from_utf8_lossy(opened.get(0).unwrap().text).into_owned();
+                match text.strip_prefix("1:a:event ") {
+                    Some(number) => number.to_owned(),
+                    None if text.starts_with("#!-agent startup") => "S".to_owned(),
+                    None => "K".to_owned(),
+                }
+            })
+            .collect();
+        self.engine.on_sent();
+        words.join(" ")
+    }
+
+    fn deeds(&mut self) -> Vec<Deed> {
+        std::iter::from_fn(|| self.engine.next_deed()).collect()
+    }
+
+    fn connect(&mut self) {
+        self.engine.on_timeout(self.now);
+        self.engine.on_connected(self.now);
+        assert_eq!(self.sent(), "S");
+        self.hears(b"#!-agent ack ");
+    }
+
+    fn records(&self) -> u64 {
+        self.engine.spool().records()
+    }
+}
+
+fn small(at_bound: spool::AtBound) -> spool::Settings {
+    spool::Settings { bytes_max: 16_384, segment_bytes: 4_096, at_bound, sync: false }
+}
+
+#[test]
+fn events_are_forgotten_when_the_manager_has_confirmed_them() {
+    let mut bench = Bench::new(Transport::Tcp, spool::Settings::default());
+    bench.event(1);
+    bench.event(2);
+    assert_eq!(bench.sent(), "", "nobody is there");
+    bench.connect();
+    assert_eq!(bench.sent(), "K 1 2");
+    assert_eq!(bench.deeds(), [Deed::Connect, Deed::Ready]);
+    bench.hears(b"#!-agent ack ");
+    assert_eq!(bench.records(), 2, "that keep-alive stood before them");
+    bench.now += CONFIRM_AFTER;
+    assert_eq!(bench.engine.next_timeout(bench.now), Some(bench.now));
+    bench.engine.on_timeout(bench.now);
+    assert_eq!(bench.sent(), "K");
+    bench.event(3);
+    bench.hears(b"#!-agent ack ");
+    assert_eq!((bench.records(), bench.sent().as_str()), (1, "3"));
+    assert!(!bench.engine.is_settled());
+}
+
+#[test]
+fn what_a_broken_connection_did_not_confirm_comes_first_on_the_next() {
+    let mut bench = Bench::new(Transport::Tcp, spool::Settings::default());
+    bench.connect();
+    bench.event(1);
+    bench.event(2);
+    assert_eq!(bench.sent(), "K 1 2");
+    bench.engine.on_closed(bench.now);
+    assert_eq!(bench.deeds(), [Deed::Connect, Deed::Ready, Deed::Locked, Deed::Connect]);
+    bench.event(3);
+    assert_eq!(bench.sent(), "");
+    bench.engine.on_connected(bench.now);
+    assert_eq!(bench.sent(), "S");
+    bench.hears(b"#!-agent ack ");
+    bench.event(4);
+    assert_eq!(bench.sent(), "K 1 2 3 4");
+    assert_eq!((bench.engine.counters().again, bench.engine.counters().taken), (2, 4));
+}
+
+#[test]
+fn over_udp_what_is_sent_is_forgotten_and_bursts_have_pauses() {
+    let mut bench = Bench::new(Transport::Udp, spool::Settings::default());
+    (0..60).for_each(|number| assert_eq!(bench.event(number), Taken::Kept));
+    bench.connect();
+    assert_eq!(bench.sent().split(' ').count(), 51, "a keep-alive and a burst");
+    assert_eq!(bench.records(), 10);
+    bench.engine.pump(bench.now);
+    assert_eq!(bench.sent(), "");
+    bench.now = bench.engine.next_timeout(bench.now).unwrap();
+    bench.engine.pump(bench.now);
+    assert_eq!(bench.sent().split(' ').count(), 10);
+    assert_eq!(bench.records(), 0);
+}
+
+#[test]
+fn a_full_spool_pushes_back_until_there_is_room_and_loses_nothing() {
+    let mut bench = Bench::new(Transport::Tcp, small(spool::AtBound::PushBack));
+    let mut kept = 0;
+    while bench.event(kept) == Taken::Kept {
+        kept += 1;
+    }
+    bench.connect();
+    let expected: Vec<String> = (0..kept).map(|number| number.to_string()).collect();
+    assert_eq!(bench.sent(), format!("K {}", expected.join(" ")));
+    assert_eq!(bench.event(kept), Taken::Full, "sent is not confirmed");
+    bench.now += CONFIRM_AFTER;
+    bench.engine.on_timeout(bench.now);
+    bench.hears(b"#!-agent ack ");
+    bench.hears(b"#!-agent ack ");
+    assert_eq!(bench.event(kept), Taken::Kept);
+    assert_eq!(bench.sent(), format!("K {kept}"));
+}
+
+#[test]
+fn or_drops_the_oldest_and_counts_them() {
+    let mut bench = Bench::new(Transport::Tcp, small(spool::AtBound::DropOldest));
+    (0..2_000).for_each(|number| assert_eq!(bench.event(number), Taken::Kept));
+    let dropped = bench.engine.spool().counters().dropped;
+    assert_eq!(dropped + bench.records(), 2_000);
+    bench.connect();
+    assert!(bench.sent().starts_with(&format!("K {dropped} {} ", dropped + 1)));
+}
+
+#[test]
+fn what_is_no_event_is_refused() {
+    let mut bench = Bench::new(Transport::Tcp, spool::Settings::default());
+    let mut check = |datagram: &[u8], expected| assert_eq!(bench.engine.take(datagram), expected);
+    check(b"", Taken::Refused(Refusal::Empty));
+    check(b"\0x", Taken::Refused(Refusal::Empty));
+    check(b"#!-agent startup \0", Taken::Refused(Refusal::Control));
+    check(&[b'a'; 6_017], Taken::Refused(Refusal::TooLong));
+    check(&[b'a'; 6_016], Taken::Kept);
+    check(b"1:a:b\0ignored", Taken::Kept);
+    assert_eq!(bench.engine.counters(), Counters { taken: 2, refused: 4, ..Counters::default() });
+}

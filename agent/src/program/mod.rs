@@ -1,0 +1,113 @@
+//! The program: what it is told, what it keeps, and how it talks.
+
+mod confirmation;
+mod connection;
+mod engine;
+mod local;
+mod log;
+mod process;
+mod rids;
+mod run;
+mod servers;
+mod settings;
+mod shared;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use log::Log;
+use process::{Identity, PidFile};
+use settings::Settings;
+
+/// An agent in the place of ossec-agentd: over TCP or UDP, with a spool on disk for the time while its manager is away.
+///
+/// It reads <client> of etc/ossec.conf, and etc/ringmaster-agent.toml for what OSSEC has no word for. SIGUSR1 logs what became of
+/// events. Called as ossec-agentd (a link), it goes to the background unless -f is given.
+#[derive(Debug, Parser)]
+#[command(name = "ringmaster-agent", version)]
+struct Arguments {
+    /// The folder of the OSSEC agent.
+    #[arg(short = 'D', long, value_name = "DIR", default_value = "/var/ossec")]
+    home: PathBuf,
+    /// Print the settings, or what is wrong with them, and end.
+    #[arg(short = 't', long)]
+    test_config: bool,
+    /// Stay in the foreground.
+    #[arg(short = 'f', long, conflicts_with = "background")]
+    foreground: bool,
+    /// Go to the background.
+    #[arg(short = 'b', long)]
+    background: bool,
+    /// The user to become, when started by root [default: the owner of queue/ossec]
+    #[arg(short = 'u', long, value_name = "USER")]
+    user: Option<String>,
+    /// The group to become, when started by root [default: the user's]
+    #[arg(short = 'g', long, value_name = "GROUP")]
+    group: Option<String>,
+}
+
+/// The name of the C program whose place this one takes.
+const OSSEC_NAME: &str = "ossec-agentd";
+
+pub(crate) fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let called_as_ossec = Path::new(&called).file_name().is_some_and(|name| name == OSSEC_NAME);
+    let name = if called_as_ossec { OSSEC_NAME } else { "ringmaster-agent" };
+    let arguments = Arguments::parse();
+    let is_background = arguments.background || (called_as_ossec && !arguments.foreground);
+    match start(&arguments, name, is_background) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{name}: ERROR: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything that needs root or a terminal comes first; then the program is who it will be, and runs.
+fn start(arguments: &Arguments, name: &str, is_background: bool) -> Result<(), String> {
+    let home = &arguments.home;
+    let home = home.canonicalize().map_err(|error| {
+        format!("{}: {error}; name the folder of an OSSEC agent with --home", home.display())
+    })?;
+    let settings = Settings::read(&home)?;
+    if arguments.test_config {
+        print!("{settings}");
+        return Ok(());
+    }
+    let identity = Identity::of(&home, arguments.user.as_deref(), arguments.group.as_deref())?;
+    process::prepare(&home, identity)?;
+    if let Some(identity) = identity {
+        identity.drop_to().map_err(|error| format!("can't give up the rights of root: {error}"))?;
+    }
+    let mut log = Log::new(home.join("logs/ossec.log"), name.to_owned(), true);
+    if is_background {
+        process::to_background().map_err(|error| format!("can't go to the background: {error}"))?;
+        log.leave_stderr();
+    }
+    let failed = |log: &Log, problem: String| {
+        log.error(&problem);
+        // It has been said.
+        Err(problem)
+    };
+    let parts = match run::Parts::prepare(&home, settings) {
+        Ok(parts) => parts,
+        Err(problem) => return failed(&log, problem),
+    };
+    let pid_file = PidFile::create(&home, name).map_err(|error| format!("var/run: {error}"));
+    let pid_file = match pid_file {
+        Ok(pid_file) => pid_file,
+        Err(problem) => return failed(&log, problem),
+    };
+    log.info(&format!("Started (pid: {}).", std::process::id()));
+    let mut builder = tokio_uring::builder();
+    builder.entries(RING_ENTRIES);
+    let ended = builder.start(run::run(parts, &mut log));
+    drop(pid_file);
+    ended.or_else(|problem| failed(&log, problem))
+}
+
+/// At most a read, a write, and what closes them.
+const RING_ENTRIES: u32 = 32;

@@ -1,0 +1,201 @@
+//! The program between a collector and a manager that are stand-ins: what arrives, in which order, whatever breaks.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod stand_ins;
+
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+
+use codec::HexDigest;
+use nix::sys::signal::Signal;
+use stand_ins::{Home, Manager, Pen, Program, absent, client, collector, event, number, read, send};
+
+const OWN: &str = "[delivery]\nconfirm_seconds = 1\n[reconnect]\nseconds_max = 1\n";
+
+#[test]
+fn events_arrive_in_order_and_a_cut_loses_none() {
+    let (mut manager, address) = Manager::listen();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let _program = Program::start(&home);
+    let collector = collector(&home);
+    manager.accept();
+    assert!(manager.keep_alive().starts_with("#!-Linux "));
+    assert_eq!(manager.text(), "1:ossec:ossec: Agent started: 'web->any'.");
+    send(&collector, 0..50);
+    assert_eq!(manager.events_to(19), Vec::from_iter(0..20));
+    manager.cut();
+    send(&collector, 50..100);
+    manager.accept();
+    let again = manager.events_to(99);
+    assert!(again[0] <= 20, "what was not confirmed is sent again: {again:?}");
+    assert_eq!(again, Vec::from_iter(again[0]..100), "in order");
+    // It goes on as ever.
+    send(&collector, 100..110);
+    assert_eq!(manager.events_to(109), Vec::from_iter(100..110));
+}
+
+#[test]
+fn events_outlive_the_program_and_an_absent_manager() {
+    let (socket, address) = absent();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let mut program = Program::start(&home);
+    send(&collector(&home), 0..200);
+    program.has_taken(203);
+    program.ends(Signal::SIGKILL);
+
+    let mut manager = Manager::appear(socket);
+    let mut program = Program::start(&home);
+    send(&collector(&home), 200..210);
+    manager.accept();
+    assert_eq!(manager.events_to(209), Vec::from_iter(0..210));
+    // Killed again while connected: what is confirmed does not come back.
+    loop {
+        program.signal(Signal::SIGUSR1);
+        if program.says("Events: ").contains("the spool holds 0 ") {
+            break;
+        }
+        manager.keep_alive();
+    }
+    program.ends(Signal::SIGKILL);
+    let _program = Program::start(&home);
+    send(&collector(&home), 210..211);
+    manager.accept();
+    assert_eq!(manager.events_to(210), [210]);
+}
+
+#[test]
+fn a_full_spool_makes_collectors_wait_and_loses_nothing() {
+    let (socket, address) = absent();
+    let home = Home::new(&client(address, "tcp"), &format!("{OWN}[spool]\nmebibytes_max = 1\n"));
+    let mut program = Program::start(&home);
+    let collector = collector(&home);
+    collector.set_nonblocking(true).unwrap();
+    let lock = home.path("queue/ossec/.wait");
+    let mut sent = 0;
+    loop {
+        match collector.send(&event(sent)) {
+            Ok(_) => sent += 1,
+            Err(_) if lock.exists() => break,
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    assert!(sent > 10_000, "{sent} events of some 70 bytes are a mebibyte");
+    let mut manager = Manager::appear(socket);
+    manager.accept();
+    assert_eq!(manager.events_to(sent - 1), Vec::from_iter(0..sent));
+    // The last ones are asked for, forgotten, and with them the lock.
+    manager.keep_alive();
+    manager.keep_alive();
+    program.says("Releasing lock.");
+    assert!(!lock.exists());
+    send(&collector, sent..sent + 1);
+    assert_eq!(manager.events_to(sent), [sent]);
+}
+
+#[test]
+fn what_the_manager_sends_reaches_the_agents_other_parts() {
+    let (mut manager, address) = Manager::listen();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let execd = UnixDatagram::bind(home.path("queue/alerts/execq")).unwrap();
+    let mut program = Program::start(&home);
+    manager.accept();
+    assert!(manager.keep_alive().contains("\nx merged.mg\n"), "it has none yet");
+
+    manager.say(b"#!-execd restart-ossec0 - null (from_the_server) (no_rule_id)");
+    let mut buffer = [0; 128];
+    let bytes = execd.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..bytes], b"restart-ossec0 - null (from_the_server) (no_rule_id)\0");
+
+    let evil = b"!3 ../../evil\nabc";
+    manager.push("merged.mg", evil);
+    assert!(program.says("A shared file is refused").contains("could leave its folder"));
+    manager.push("../merged.mg", b"!3 agent.conf\nabc");
+    let content = b"<agent_config>\n</agent_config>\n".repeat(100);
+    let merged = [format!("!{} agent.conf\n", content.len()).as_bytes(), &content].concat();
+    manager.push("merged.mg", &merged);
+    program.says("merged.mg received from the manager: 1 files in it.");
+    assert_eq!(read(&home.path("etc/shared/agent.conf")).as_bytes(), content);
+    assert!(!home.path("etc/evil").exists() && !home.path("evil").exists());
+    let told = format!(" / {}\n{} merged.mg\n", HexDigest::of(&content), HexDigest::of(&merged));
+    while !manager.keep_alive().contains(&told) {}
+
+    manager.say(b"#!-syscheck restart");
+    manager.say(b"#!-force_reconnect");
+    manager.cut_by_agent();
+    assert_eq!(read(&home.path("var/run/.syscheck_run")), "/var/run/.syscheck_run\n");
+    manager.accept();
+    assert!(manager.keep_alive().contains(&told));
+}
+
+#[test]
+fn a_clean_end_repeats_nothing_and_leaves_ossecs_files() {
+    let (mut manager, address) = Manager::listen();
+    // No keep-alive of its own may be on its way at the end.
+    let client = client(address, "tcp").replace("<notify_time>1<", "<notify_time>600<");
+    let home = Home::new(&client, OWN);
+    let mut program = Program::start(&home);
+    let pid_file = home.path(&format!("var/run/ringmaster-agent-{}.pid", program.pid()));
+    assert!(pid_file.exists());
+    let second = Program::refused(&home);
+    assert!(second.contains("another process has this spool"), "{second}");
+    manager.accept();
+    assert_eq!(read(&home.path("queue/ossec/.agent_info")), "web\n-\n001\n-\n");
+    send(&collector(&home), 0..10);
+    assert_eq!(manager.events_to(9), Vec::from_iter(0..10));
+    program.signal(Signal::SIGTERM);
+    program.says("SIGNAL [(15)-(Terminated)] Received.");
+    manager.acknowledge_to_the_end();
+    assert!(program.ends_by_itself().success());
+    assert!(!pid_file.exists());
+    assert_eq!(read(&home.path("queue/rids/sender_counter")), manager.pen.heard.to_string());
+    assert_eq!(read(&home.path("queue/rids/001")), manager.pen.said.to_string());
+
+    let _program = Program::start(&home);
+    send(&collector(&home), 10..11);
+    manager.accept();
+    assert_eq!(manager.events_to(10), [10]);
+}
+
+#[test]
+fn servers_are_tried_in_turn() {
+    let (_refuses, nobody) = absent();
+    let (mut manager, address) = Manager::listen();
+    let server = |port: u16| {
+        format!("<server><address>localhost</address><port>{port}</port><protocol>tcp</protocol></server>")
+    };
+    let home = Home::new(&format!("{}{}", server(nobody.port()), server(address.port())), OWN);
+    let mut program = Program::start(&home);
+    send(&collector(&home), 0..5);
+    manager.accept();
+    assert_eq!(manager.events_to(4), Vec::from_iter(0..5));
+    program.says(&format!("(4102): INFO: Connected to server localhost, port {}.", address.port()));
+}
+
+#[test]
+fn over_udp_as_ossec_agentd() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let home = Home::new(&client(socket.local_addr().unwrap(), "udp"), OWN);
+    let _program = Program::start(&home);
+    let mut pen = Pen::new();
+    let mut buffer = [0; 65_536];
+    let mut next = |pen: &mut Pen| {
+        let (bytes, from) = socket.recv_from(&mut buffer).unwrap();
+        (pen.open(&buffer[..bytes]), from)
+    };
+    // The first is lost, and comes again.
+    assert_eq!(next(&mut pen).0, "#!-agent startup ");
+    send(&collector(&home), 0..100);
+    let (again, from) = next(&mut pen);
+    assert_eq!(again, "#!-agent startup ");
+    socket.send_to(&pen.seal(b"#!-agent ack "), from).unwrap();
+    let mut numbers = Vec::new();
+    while numbers.len() < 100 {
+        let (text, from) = next(&mut pen);
+        if text.starts_with("#!-") {
+            socket.send_to(&pen.seal(b"#!-agent ack "), from).unwrap();
+        }
+        numbers.extend(number(&text));
+    }
+    assert_eq!(numbers, Vec::from_iter(0..100));
+}
