@@ -268,6 +268,9 @@ pub(super) fn merged(listeners: Vec<Listener>) -> Result<Vec<Listener>, Listener
         if listener.kind == ListenerKind::Syslog && listener.allowed.is_empty() {
             return Err(ListenerError::Open { origin: listener.origin });
         }
+        if !listener.proxy_protocol_from.is_empty() && !listener.transports.tcp {
+            return Err(ListenerError::ProxyOverUdp { origin: listener.origin });
+        }
         if let Some(other) =
             merged.iter().find(|other| other.meets(&listener) && !other.agrees_with(&listener))
         {
@@ -312,6 +315,11 @@ pub enum ListenerError {
         /// Which.
         origin: String,
     },
+    /// Load balancers are named where there are no connections.
+    ProxyOverUdp {
+        /// Where.
+        origin: String,
+    },
     /// More than [`LISTENERS_MAX`].
     TooMany {
         /// The first that is too many.
@@ -333,6 +341,10 @@ impl fmt::Display for ListenerError {
                 formatter,
                 "{origin}: a syslog listener without allowed addresses: name who may send lines (<allowed-ips> in \
                  ossec.conf, allowed in ringmaster.toml; \"any\" for everyone)"
+            ),
+            ListenerError::ProxyOverUdp { origin } => write!(
+                formatter,
+                "{origin}: proxy_protocol_from is for connections, and this listener has none: write protocols = [\"tcp\"]"
             ),
             ListenerError::TooMany { origin } => {
                 write!(formatter, "{origin}: more than {LISTENERS_MAX} listeners: take some away")
@@ -430,6 +442,13 @@ mod tests {
             vec![syslog(Transports::UDP, "0.0.0.0:514", "")],
             "line 0.0.0.0:514: a syslog listener without allowed addresses: name who may send lines (<allowed-ips> in \
              ossec.conf, allowed in ringmaster.toml; \"any\" for everyone)",
+        );
+        let mut behind = syslog(Transports::UDP, "127.0.0.1:514", "any");
+        behind.proxy_protocol_from = rules("10.0.0.1");
+        check(
+            vec![behind],
+            "line 127.0.0.1:514: proxy_protocol_from is for connections, and this listener has none: write protocols = \
+             [\"tcp\"]",
         );
         let many = (1..=65).map(|port| listener(Secure, Transports::UDP, &format!("127.0.0.1:{port}"), ""));
         let many = many.collect();
