@@ -11,6 +11,8 @@ use super::{Listener, Settings, document::flatten};
 const AT_ONCE: &[&str] = &[
     "active_response.keep_messages_per_agent_max",
     "active_response.keep_seconds",
+    "active_response.keep_messages_per_agent_max",
+    "active_response.keep_seconds",
     "agents.authentication_deadline_seconds",
     "agents.crypto_accept",
     "agents.events_per_second_max",
@@ -21,6 +23,7 @@ const AT_ONCE: &[&str] = &[
     "agents.silence_deadline_seconds",
     "agents.unauthenticated_max",
     "agents.unauthenticated_per_address_max",
+    "shared.bytes_per_second",
     "shared.bytes_per_second",
     "sink.hard_bytes",
     "sink.soft_bytes",
