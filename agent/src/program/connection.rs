@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) server: usize,
     /// Whether there ever was one.
     pub(crate) has_tried: bool,
+    /// Whether the start-up was acknowledged.
+    pub(crate) was_answered: bool,
     /// Start-ups sent over UDP, where only silence tells that nobody is there.
     pub(crate) startups: u32,
 }
@@ -66,6 +68,7 @@ impl Connection {
             news,
             server: 0,
             has_tried: false,
+            was_answered: false,
             startups: 0,
         }
     }
@@ -86,6 +89,7 @@ impl Connection {
         let link = Rc::new(reached.link);
         self.server = reached.server;
         self.has_tried = true;
+        self.was_answered = false;
         self.startups = 0;
         self.cutter = FrameCutter::new(FRAME_BYTES_MAX);
         self.link = Some(Rc::clone(&link));

@@ -12,12 +12,14 @@ use std::time::Duration;
 use agent::{Agent, Output, SharedFiles, State, SubmitError, Tools};
 use codec::Counter;
 use codec::limits::TEXT_BYTES_MAX_OSSEC;
-use spool::{AppendError, Cursor, Sequence, Spool};
+use spool::{AppendError, AtBound, Cursor, Sequence, Spool};
 
 use super::confirmation::Confirmation;
 
 /// Bytes of sealed messages that wait for the connection; what is more stays in the spool.
 const OUTBOX_BYTES_MAX: usize = 128 << 10;
+/// More than the longest event takes of a spool, a new segment included.
+const EVENT_ROOM_BYTES: u64 = 8 << 10;
 /// Over UDP nothing pushes back: so many datagrams, then a pause. C managers' sockets hold some 160.
 const BURST_MESSAGES_MAX: usize = 50;
 const BURST_PAUSE: Duration = Duration::from_millis(10);
@@ -28,12 +30,16 @@ pub(crate) struct Engine {
     agent: Agent,
     tools: Tools,
     spool: Spool,
+    bytes_max: u64,
+    at_bound: AtBound,
     cursor: Cursor,
     /// Over TCP an event is forgotten when it is confirmed, over UDP when it was sent.
     confirmation: Option<Confirmation>,
     confirm_after: Duration,
     /// The last event that this connection was given.
     handed: Option<Sequence>,
+    /// How many events it was given and are not forgotten.
+    unforgotten: u64,
     outbox: VecDeque<Vec<u8>>,
     outbox_bytes: usize,
     /// Over UDP: no event before.
@@ -42,6 +48,15 @@ pub(crate) struct Engine {
     deeds: VecDeque<Deed>,
     counters: Counters,
     trouble: Option<io::Error>,
+}
+
+/// How events get there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    /// What the spool was opened with.
+    pub(crate) spool: spool::Settings,
+    /// Over TCP: how long after an event the manager is asked to confirm it. `None` over UDP.
+    pub(crate) confirm_after: Option<Duration>,
 }
 
 /// What the owner of the sockets does next.
@@ -97,22 +112,20 @@ impl Refusal {
 }
 
 impl Engine {
-    pub(crate) fn new(
-        agent: Agent,
-        tools: Tools,
-        spool: Spool,
-        confirms: bool,
-        confirm_after: Duration,
-    ) -> Engine {
+    pub(crate) fn new(agent: Agent, tools: Tools, spool: Spool, delivery: Delivery) -> Engine {
+        let Delivery { spool: spool::Settings { bytes_max, at_bound, .. }, confirm_after } = delivery;
         let cursor = spool.cursor(spool.first_sequence());
         Engine {
             agent,
             tools,
             spool,
+            bytes_max,
+            at_bound,
             cursor,
-            confirmation: confirms.then(Confirmation::default),
-            confirm_after,
+            confirmation: confirm_after.map(|_| Confirmation::default()),
+            confirm_after: confirm_after.unwrap_or_default(),
             handed: None,
+            unforgotten: 0,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             paused_until: Duration::ZERO,
@@ -153,6 +166,14 @@ impl Engine {
                 self.trouble = Some(error);
                 Taken::Full
             }
+        }
+    }
+
+    /// Whether the next event surely finds room.
+    pub(crate) fn has_room(&self) -> bool {
+        match self.at_bound {
+            AtBound::DropOldest => true,
+            AtBound::PushBack => self.spool.bytes() + EVENT_ROOM_BYTES <= self.bytes_max,
         }
     }
 
@@ -234,6 +255,7 @@ impl Engine {
                 Err(SubmitError::Locked) => unreachable!("the agent is ready"),
             }
             self.handed = Some(sequence);
+            self.unforgotten += 1;
             if let Some(confirmation) = &mut self.confirmation {
                 confirmation.on_handed(now, sequence, bytes);
             }
@@ -354,15 +376,16 @@ impl Engine {
         self.outbox.clear();
         self.outbox_bytes = 0;
         let first = self.spool.first_sequence();
-        if let Some(last) = self.handed.take() {
-            self.counters.again += (last.0 + 1).saturating_sub(first.0);
-        }
+        self.handed = None;
+        self.counters.again += std::mem::take(&mut self.unforgotten);
         self.cursor = self.spool.cursor(first);
         self.confirmation = self.confirmation.take().map(|_| Confirmation::default());
     }
 
     fn forget(&mut self, last: Sequence) {
+        let before = self.spool.records();
         let forgotten = self.spool.forget(last).and_then(|()| self.spool.save());
+        self.unforgotten = self.unforgotten.saturating_sub(before - self.spool.records());
         self.note(forgotten);
     }
 

@@ -60,21 +60,17 @@ impl Log {
         self.to_stderr = false;
     }
 
+    /// As [`Log::warn`] and [`Log::error`]: a text may begin with the number that OSSEC has for it, as `(4102): `.
     pub(crate) fn info(&self, text: &str) {
-        self.write(&format!("{}: INFO: {text}", self.name));
+        self.line("INFO", text);
     }
 
     pub(crate) fn warn(&self, text: &str) {
-        self.write(&format!("{}: WARN: {text}", self.name));
+        self.line("WARN", text);
     }
 
     pub(crate) fn error(&self, text: &str) {
-        self.write(&format!("{}: ERROR: {text}", self.name));
-    }
-
-    /// A line that OSSEC has a number for.
-    pub(crate) fn numbered(&self, number: u32, level: &str, text: &str) {
-        self.write(&format!("{}({number}): {level}: {text}", self.name));
+        self.line("ERROR", text);
     }
 
     /// Says it unless the condition has spoken within the last minute; the next line tells how often it came up meanwhile.
@@ -96,6 +92,18 @@ impl Log {
         match unsaid {
             0 => self.warn(text),
             count => self.warn(&format!("{text} ({count} more of the kind since the last line)")),
+        }
+    }
+
+    /// OSSEC puts its number behind the name.
+    fn line(&self, level: &str, text: &str) {
+        let numbered = text.strip_prefix('(').and_then(|text| text.split_once("): "));
+        let is_number = |number: &str| number.bytes().all(|byte| byte.is_ascii_digit());
+        match numbered {
+            Some((number, text)) if is_number(number) => {
+                self.write(&format!("{}({number}): {level}: {text}", self.name));
+            }
+            Some(_) | None => self.write(&format!("{}: {level}: {text}", self.name)),
         }
     }
 
@@ -125,7 +133,8 @@ mod tests {
             log.condition(Duration::from_secs(second), Condition::Event, "bad");
         }
         log.condition(Duration::from_secs(61), Condition::Execd, "other");
-        log.numbered(4102, "INFO", "Connected.");
+        log.info("(4102): Connected.");
+        log.info("(x): y");
         let text = std::fs::read_to_string(path).unwrap();
         let lines: Vec<&str> = text.lines().map(|line| &line["2026/11/22 09:00:00 ".len()..]).collect();
         assert_eq!(
@@ -135,6 +144,7 @@ mod tests {
                 "ringmaster-agent: WARN: bad (2 more of the kind since the last line)",
                 "ringmaster-agent: WARN: other",
                 "ringmaster-agent(4102): INFO: Connected.",
+                "ringmaster-agent: INFO: (x): y",
             ]
         );
     }

@@ -96,15 +96,22 @@ fn start(arguments: &Arguments, name: &str, is_background: bool) -> Result<(), S
         Ok(parts) => parts,
         Err(problem) => return failed(&log, problem),
     };
+    let runtime = match tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return failed(
+                &log,
+                format!("no io_uring: {error}; allow it (kernel.io_uring_disabled, seccomp)"),
+            );
+        }
+    };
     let pid_file = PidFile::create(&home, name).map_err(|error| format!("var/run: {error}"));
     let pid_file = match pid_file {
         Ok(pid_file) => pid_file,
         Err(problem) => return failed(&log, problem),
     };
     log.info(&format!("Started (pid: {}).", std::process::id()));
-    let mut builder = tokio_uring::builder();
-    builder.entries(RING_ENTRIES);
-    let ended = builder.start(run::run(parts, &mut log));
+    let ended = runtime.block_on(run::run(parts, &mut log));
     drop(pid_file);
     ended.or_else(|problem| failed(&log, problem))
 }

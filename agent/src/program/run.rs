@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::{Connection, News, What};
-use super::engine::{Deed, Engine, Refusal, Taken};
+use super::engine::{Deed, Delivery, Engine, Refusal, Taken};
 use super::local::{self, Execd, Lock};
 use super::log::{Condition, Log};
 use super::process::{self, SPOOL};
@@ -32,6 +32,8 @@ mod manager;
 
 /// How long the end of the program waits for the manager to confirm what is on its way.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Batches of events that are taken at the end: more than a socket's queue holds.
+const LAST_BATCHES: u32 = 16;
 /// Between two attempts at what this host does not take: a full disk, an absent execd.
 const RETRY: Duration = Duration::from_secs(1);
 /// Start-ups over UDP that nobody answers, before the next server is tried: 21 seconds, as OSSEC's.
@@ -87,7 +89,10 @@ impl Parts {
             taken,
         };
         let agent = Agent::new(agent, Duration::ZERO);
-        let confirms = client.transport == Transport::Tcp;
+        let confirm_after = match client.transport {
+            Transport::Tcp => Some(settings.own.confirm_after()),
+            Transport::Udp => None,
+        };
         let waiting = spool.records();
         let damage = recovery.cut_bytes + recovery.lost_records + recovery.set_aside;
         let recovered = (waiting > 0 || damage > 0).then(|| {
@@ -97,8 +102,8 @@ impl Parts {
                 recovery.cut_bytes, recovery.lost_records, recovery.set_aside
             )
         });
-        let engine =
-            Engine::new(agent, Tools::new(tools_seed), spool, confirms, settings.own.confirm_after());
+        let delivery = Delivery { spool: settings.own.spool(), confirm_after };
+        let engine = Engine::new(agent, Tools::new(tools_seed), spool, delivery);
         Ok(Parts { home: home.to_owned(), settings, engine, rids, queue, random, recovered })
     }
 }
@@ -210,6 +215,8 @@ struct Intake {
     held: VecDeque<Vec<u8>>,
     /// How large the spool was when it refused.
     full_bytes: u64,
+    /// The spool has no room for the next event: none is read until it has.
+    is_full: bool,
     /// The disk does not take what the spool has in memory.
     is_stuck: bool,
     retry_at: Option<Duration>,
@@ -315,13 +322,9 @@ impl<'a> Running<'a> {
             Said::Report => self.report(),
             Said::End(number, name) => {
                 let now = self.now();
-                self.log.numbered(
-                    1225,
-                    "INFO",
-                    &format!("SIGNAL [({number})-({name})] Received. Exit Cleaning..."),
-                );
+                self.log.info(&format!("(1225): SIGNAL [({number})-({name})] Received. Exit Cleaning..."));
                 let _ = sd_notify::notify(&[NotifyState::Stopping]);
-                self.read_queue(queue);
+                (0..LAST_BATCHES).for_each(|_| self.read_queue(queue));
                 self.engine.finish(now);
                 self.stop_at = Some(now + STOP_WAIT);
             }

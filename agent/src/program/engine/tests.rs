@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use agent::{AgentSettings, Profile, Transport};
 use codec::{CipherKey, Envelope, Method, OpenSettings, Opener, Sealed, Sealer};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -12,15 +13,24 @@ struct Bench {
     key: Arc<CipherKey>,
     now: Duration,
     said: Counter,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 const CONFIRM_AFTER: Duration = Duration::from_secs(5);
 
 impl Bench {
-    fn new(transport: Transport, settings: spool::Settings) -> Bench {
-        let folder = tempfile::tempdir().unwrap();
-        let (spool, _) = Spool::open(folder.path(), settings).unwrap();
+    fn new(transport: Transport, spool_settings: spool::Settings) -> Bench {
+        let counters = (Counter::ZERO, Counter::ZERO);
+        Bench::on(tempfile::tempdir().unwrap(), transport, spool_settings, counters)
+    }
+
+    fn on(
+        folder: tempfile::TempDir,
+        transport: Transport,
+        spool_settings: spool::Settings,
+        (sent, taken): (Counter, Counter),
+    ) -> Bench {
+        let (spool, _) = Spool::open(folder.path(), spool_settings).unwrap();
         let key = Arc::new(CipherKey::new("web", "001", "key"));
         let settings = AgentSettings {
             profile: Arc::new(Profile {
@@ -31,13 +41,25 @@ impl Bench {
             key: Arc::clone(&key),
             sends_id: false,
             address: IpAddr::from([127, 0, 0, 1]),
-            sent: Counter::ZERO,
-            taken: Counter::ZERO,
+            sent,
+            taken,
         };
         let agent = Agent::new(settings, Duration::ZERO);
-        let engine =
-            Engine::new(agent, Tools::new([3; 32]), spool, transport == Transport::Tcp, CONFIRM_AFTER);
-        Bench { engine, key, now: Duration::from_secs(1), said: Counter::ZERO, _folder: folder }
+        let delivery = Delivery {
+            spool: spool_settings,
+            confirm_after: (transport == Transport::Tcp).then_some(CONFIRM_AFTER),
+        };
+        let engine = Engine::new(agent, Tools::new([3; 32]), spool, delivery);
+        Bench { engine, key, now: Duration::from_secs(1), said: Counter::ZERO, folder }
+    }
+
+    /// The next life on the same spool, whose last one ended without a word.
+    fn killed(self, settings: spool::Settings) -> Bench {
+        let Bench { engine, now, said, folder, .. } = self;
+        let (sent, taken) = engine.agent().counters();
+        drop(engine);
+        let next = Bench::on(folder, Transport::Tcp, settings, (sent, taken));
+        Bench { now, said, ..next }
     }
 
     fn event(&mut self, number: u32) -> Taken {
@@ -161,6 +183,10 @@ fn over_udp_what_is_sent_is_forgotten_and_bursts_have_pauses() {
 fn a_full_spool_pushes_back_until_there_is_room_and_loses_nothing() {
     let mut bench = Bench::new(Transport::Tcp, small(spool::AtBound::PushBack));
     let mut kept = 0;
+    while bench.engine.has_room() {
+        assert_eq!(bench.event(kept), Taken::Kept);
+        kept += 1;
+    }
     while bench.event(kept) == Taken::Kept {
         kept += 1;
     }
@@ -172,6 +198,7 @@ fn a_full_spool_pushes_back_until_there_is_room_and_loses_nothing() {
     bench.engine.on_timeout(bench.now);
     bench.hears(b"#!-agent ack ");
     bench.hears(b"#!-agent ack ");
+    assert!(bench.engine.has_room());
     assert_eq!(bench.event(kept), Taken::Kept);
     assert_eq!(bench.sent(), format!("K {kept}"));
 }
@@ -184,6 +211,172 @@ fn or_drops_the_oldest_and_counts_them() {
     assert_eq!(dropped + bench.records(), 2_000);
     bench.connect();
     assert!(bench.sent().starts_with(&format!("K {dropped} {} ", dropped + 1)));
+}
+
+#[test]
+fn what_is_on_its_way_has_a_bound() {
+    let mut bench = Bench::new(Transport::Tcp, spool::Settings::default());
+    (0..5_000).for_each(|number| assert_eq!(bench.event(number), Taken::Kept));
+    bench.connect();
+    let first = bench.engine.take_outbox();
+    let bytes: usize = first.iter().map(Vec::len).sum();
+    assert!((OUTBOX_BYTES_MAX..OUTBOX_BYTES_MAX + 1_000).contains(&bytes), "{bytes}");
+    bench.engine.pump(bench.now);
+    assert!(bench.engine.has_outbox(), "and goes on when that is sent");
+}
+
+/// What may happen, in any order.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Collectors send so many.
+    Events(u32),
+    /// So many of the messages on their way arrive and are answered.
+    Arrive(usize),
+    Cut,
+    Wait,
+    /// Killed, and started again.
+    Kill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (1..20_u32).prop_map(Step::Events),
+        (1..40_usize).prop_map(Step::Arrive),
+        Just(Step::Cut),
+        Just(Step::Wait),
+        Just(Step::Kill),
+    ];
+    prop::collection::vec(step, 0..60)
+}
+
+proptest! {
+    // Each case has folders of its own.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever happens, every event arrives, in order but for what is repeated, and nothing that is confirmed is repeated.
+    #[test]
+    fn nothing_is_lost_and_order_holds_whatever_breaks(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            match step {
+                Step::Events(count) => world.events(count),
+                Step::Arrive(count) => world.arrive(count),
+                Step::Cut => world.cut(),
+                Step::Wait => world.wait(),
+                Step::Kill => world = world.kill(),
+            }
+        }
+        world.settle();
+    }
+}
+
+/// An engine, and a manager that takes what arrives.
+struct World {
+    bench: Bench,
+    events: u32,
+    on_the_way: VecDeque<String>,
+    is_connected: bool,
+    /// The next event that has never arrived, and the next of this connection if one has come.
+    next: u32,
+    expected: Option<u32>,
+    /// Confirmed by the answer to a question behind it.
+    confirmed: u32,
+}
+
+impl World {
+    fn new() -> World {
+        let bench = Bench::new(Transport::Tcp, small_segments());
+        World {
+            bench,
+            events: 0,
+            on_the_way: VecDeque::new(),
+            is_connected: false,
+            next: 0,
+            expected: None,
+            confirmed: 0,
+        }
+    }
+
+    fn events(&mut self, count: u32) {
+        for _ in 0..count {
+            assert_eq!(self.bench.event(self.events), Taken::Kept);
+            self.events += 1;
+        }
+    }
+
+    fn wait(&mut self) {
+        self.bench.now += CONFIRM_AFTER;
+        self.bench.engine.on_timeout(self.bench.now);
+        self.follow();
+    }
+
+    /// A connection is there as soon as it is wanted.
+    fn follow(&mut self) {
+        for deed in self.bench.deeds() {
+            if matches!(deed, Deed::Connect | Deed::Disconnect) {
+                self.on_the_way.clear();
+                self.expected = None;
+                self.is_connected = deed == Deed::Connect;
+            }
+            if deed == Deed::Connect {
+                self.bench.engine.on_connected(self.bench.now);
+            }
+        }
+    }
+
+    fn arrive(&mut self, count: usize) {
+        for _ in 0..count {
+            let sent = self.bench.sent();
+            self.on_the_way.extend(sent.split_ascii_whitespace().map(str::to_owned));
+            let Some(message) = self.on_the_way.pop_front() else { return };
+            let Ok(number) = message.parse::<u32>() else {
+                self.confirmed = self.expected.unwrap_or(self.confirmed).max(self.confirmed);
+                self.bench.hears(b"#!-agent ack ");
+                continue;
+            };
+            match self.expected {
+                Some(expected) => assert_eq!(number, expected, "in order"),
+                None => assert!(
+                    (self.confirmed..=self.next).contains(&number),
+                    "{number}: {} are confirmed, {} have arrived",
+                    self.confirmed,
+                    self.next
+                ),
+            }
+            self.expected = Some(number + 1);
+            self.next = self.next.max(number + 1);
+        }
+    }
+
+    fn cut(&mut self) {
+        if std::mem::take(&mut self.is_connected) {
+            self.on_the_way.clear();
+            self.expected = None;
+            self.bench.engine.on_closed(self.bench.now);
+            self.follow();
+        }
+    }
+
+    /// What was not written is gone, and so is what the spool did not note: here, nothing.
+    fn kill(self) -> World {
+        let World { bench, events, next, confirmed, .. } = self;
+        let bench = bench.killed(small_segments());
+        let (on_the_way, is_connected, expected) = (VecDeque::new(), false, None);
+        World { bench, events, on_the_way, is_connected, next, expected, confirmed }
+    }
+
+    fn settle(mut self) {
+        for _ in 0..20 {
+            self.wait();
+            self.arrive(usize::MAX);
+        }
+        assert_eq!(self.next, self.events, "all have arrived");
+        assert_eq!(self.bench.records(), 0, "and all are confirmed");
+    }
+}
+
+fn small_segments() -> spool::Settings {
+    spool::Settings { segment_bytes: 4_096, ..spool::Settings::default() }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::UnixDatagram;
 
-use super::{Condition, RETRY, Refusal, Running, Taken};
+use super::{Condition, Intake, RETRY, Refusal, Running, Taken};
 
 /// Datagrams that are read before anything else has its turn.
 const BATCH_MAX: usize = 64;
@@ -14,7 +14,8 @@ const DATAGRAM_BYTES: usize = codec::limits::MESSAGE_BYTES_MAX_OSSEC + 1;
 impl Running<'_> {
     /// Whether there is room for what collectors send. If not, their sends wait, and nothing is lost.
     pub(super) fn takes_events(&self) -> bool {
-        self.intake.held.is_empty() && !self.intake.is_stuck && self.stop_at.is_none()
+        let Intake { held, is_full, is_stuck, .. } = &self.intake;
+        held.is_empty() && !is_full && !is_stuck && self.stop_at.is_none()
     }
 
     /// Takes what is there, a batch at most, and writes it in one go.
@@ -22,6 +23,10 @@ impl Running<'_> {
         let now = self.now();
         let mut buffer = [0; DATAGRAM_BYTES];
         for _ in 0..BATCH_MAX {
+            // Asked before the event is in our hands, so that a full spool never costs one, however the program ends.
+            if !self.engine.has_room() {
+                break;
+            }
             // Nothing more, or nothing that could be mended here: readiness tells again.
             let Ok(bytes) = queue.try_recv(&mut buffer) else { break };
             match self.engine.take(&buffer[..bytes]) {
@@ -39,6 +44,7 @@ impl Running<'_> {
 
     /// Tries again with what found no room, once there may be some.
     pub(super) fn refill(&mut self, now: Duration) {
+        self.intake.is_full = !self.engine.has_room();
         let is_due = self.intake.retry_at.is_none_or(|at| at <= now);
         if (self.intake.is_stuck && !is_due) || (self.intake.held.is_empty() && !self.intake.is_stuck) {
             return self.unlock();
@@ -64,9 +70,10 @@ impl Running<'_> {
 
     fn commit(&mut self, now: Duration) {
         self.intake.is_stuck = !self.engine.commit();
-        let waits = self.intake.is_stuck || !self.intake.held.is_empty();
-        self.intake.retry_at = waits.then(|| now + RETRY);
-        if waits && !self.lock.is_set() {
+        self.intake.is_full = !self.engine.has_room();
+        let retries = self.intake.is_stuck || !self.intake.held.is_empty();
+        self.intake.retry_at = retries.then(|| now + RETRY);
+        if (retries || self.intake.is_full) && !self.lock.is_set() {
             self.log.warn("The spool takes no more. Setting lock: collectors wait.");
             if let Err(error) = self.lock.set() {
                 self.log.error(&format!("queue/ossec/.wait: {error}"));

@@ -70,6 +70,9 @@ impl Running<'_> {
             match deed {
                 Deed::Connect => self.connect(now),
                 Deed::Disconnect => {
+                    if !self.connection.was_answered {
+                        self.unanswered(now);
+                    }
                     self.connection.close();
                     self.incoming.abandon();
                 }
@@ -97,11 +100,18 @@ impl Running<'_> {
         self.connect_at = Some(now + self.back_off.next(self.random.next_u64()));
     }
 
+    fn unanswered(&mut self, now: Duration) {
+        let server = &self.way.servers[self.connection.server];
+        let text = format!("(4101): Waiting for server reply (not started). Tried: '{server}'.");
+        self.log.condition(now, Condition::Reach, &text);
+    }
+
     fn ready(&mut self) {
+        self.connection.was_answered = true;
         self.back_off.reset();
         self.server = self.connection.server;
         let server = &self.way.servers[self.server];
-        self.log.numbered(4102, "INFO", &format!("Connected to server {server}."));
+        self.log.info(&format!("(4102): Connected to server {server}."));
         let waiting = self.engine.spool().records();
         if waiting > 0 {
             self.log.info(&format!("Server responded. {waiting} events have waited."));
@@ -116,9 +126,7 @@ impl Running<'_> {
         if self.settings.client.transport == Transport::Udp && self.engine.agent().state() != State::Ready {
             self.connection.startups += 1;
             if self.connection.startups > STARTUPS_MAX {
-                let server = &self.way.servers[self.connection.server];
-                let text = format!("Waiting for server reply (not started). Tried: '{server}'.");
-                self.log.condition(now, Condition::Reach, &text);
+                self.unanswered(now);
                 self.connection.close();
                 return self.engine.on_closed(now);
             }
