@@ -12,6 +12,7 @@ mod counters;
 mod edges;
 mod in_place;
 mod inherited;
+mod installation;
 mod keys;
 mod outward;
 mod program;
