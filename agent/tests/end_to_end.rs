@@ -6,10 +6,14 @@ mod stand_ins;
 
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use codec::HexDigest;
-use nix::sys::signal::Signal;
-use stand_ins::{Home, Manager, Pen, Program, absent, client, collector, event, number, read, send};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use stand_ins::{
+    Home, Manager, PATIENCE, Pen, Program, absent, client, collector, event, number, pid_file, read, send,
+};
 
 const OWN: &str = "[delivery]\nconfirm_seconds = 1\n[reconnect]\nseconds_max = 1\n";
 
@@ -98,6 +102,7 @@ fn what_the_manager_sends_reaches_the_agents_other_parts() {
     let (mut manager, address) = Manager::listen();
     let home = Home::new(&client(address, "tcp"), OWN);
     let execd = UnixDatagram::bind(home.path("queue/alerts/execq")).unwrap();
+    execd.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut program = Program::start(&home);
     manager.accept();
     assert!(manager.keep_alive().contains("\nx merged.mg\n"), "it has none yet");
@@ -157,6 +162,37 @@ fn a_clean_end_repeats_nothing_and_leaves_ossecs_files() {
     assert_eq!(manager.events_to(10), [10]);
 }
 
+/// As ossec-control starts it: by a link in bin/, and it looks for the pid file.
+#[test]
+fn called_as_ossec_agentd_it_goes_to_the_background() {
+    let (mut manager, address) = Manager::listen();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let link = home.path("ossec-agentd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ringmaster-agent"), &link).unwrap();
+    let status = Command::new(&link).arg("-D").arg(home.path("")).status().unwrap();
+    assert!(status.success(), "it leaves its terminal");
+    manager.accept();
+    assert_eq!(manager.text().get(..3), Some("#!-"));
+    let pid_file = pid_file(&home, "ossec-agentd-").unwrap();
+    let pid = read(&pid_file).trim().parse().unwrap();
+    assert!(pid_file.ends_with(format!("ossec-agentd-{pid}.pid")));
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    manager.acknowledge_to_the_end();
+    while pid_file.exists() {
+        std::thread::yield_now();
+    }
+    assert!(
+        read(&home.path("logs/ossec.log")).contains(" ossec-agentd(1225): INFO: SIGNAL [(15)-(Terminated)]")
+    );
+}
+
+#[test]
+fn the_man_page_is_of_the_program() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringmaster-agent")).arg("--man").output().unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains(".TH ringmaster-agent 1") && page.contains("ringmaster\\-agent.toml"), "{page}");
+}
+
 #[test]
 fn servers_are_tried_in_turn() {
     let (_refuses, nobody) = absent();
@@ -175,6 +211,7 @@ fn servers_are_tried_in_turn() {
 #[test]
 fn over_udp_as_ossec_agentd() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let home = Home::new(&client(socket.local_addr().unwrap(), "udp"), OWN);
     let _program = Program::start(&home);
     let mut pen = Pen::new();

@@ -15,7 +15,7 @@ mod shared;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use log::Log;
 use process::{Identity, PidFile};
@@ -46,6 +46,9 @@ struct Arguments {
     /// The group to become, when started by root [default: the user's]
     #[arg(short = 'g', long, value_name = "GROUP")]
     group: Option<String>,
+    /// Print the man page, and end.
+    #[arg(long)]
+    man: bool,
 }
 
 /// The name of the C program whose place this one takes.
@@ -68,6 +71,10 @@ pub(crate) fn main() -> ExitCode {
 
 /// Everything that needs root or a terminal comes first; then the program is who it will be, and runs.
 fn start(arguments: &Arguments, name: &str, is_background: bool) -> Result<(), String> {
+    if arguments.man {
+        let page = clap_mangen::Man::new(Arguments::command());
+        return page.render(&mut std::io::stdout()).map_err(|error| format!("the man page: {error}"));
+    }
     let home = &arguments.home;
     let home = home.canonicalize().map_err(|error| {
         format!("{}: {error}; name the folder of an OSSEC agent with --home", home.display())

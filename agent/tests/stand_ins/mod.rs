@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Longer than anything takes; a test that waits so long fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An OSSEC agent's folder.
 pub(crate) struct Home {
@@ -218,6 +218,8 @@ impl Manager {
     /// It is there from now on.
     pub(crate) fn appear(socket: Socket) -> Manager {
         socket.listen(16).unwrap();
+        // Of the listener: how long it waits for a connection.
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let cutter = FrameCutter::new(65_536);
         Manager { listener: socket.into(), pen: Pen::new(), stream: None, cutter, texts: VecDeque::new() }
     }
@@ -323,6 +325,15 @@ impl Manager {
         content.chunks(900).for_each(|chunk| self.say(chunk));
         self.say(b"#!-close file ");
     }
+}
+
+/// The pid file of a program, if it runs.
+pub(crate) fn pid_file(home: &Home, beginning: &str) -> Option<PathBuf> {
+    let entries = fs::read_dir(home.path("var/run")).unwrap().map(|entry| entry.unwrap());
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(beginning))
+        .map(|entry| entry.path())
+        .next()
 }
 
 pub(crate) fn read(path: &Path) -> String {
