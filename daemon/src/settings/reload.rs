@@ -124,11 +124,7 @@ fn listeners(running: &[Listener], wanted: &[Listener], changes: &mut Changes) -
     let mut listeners = Vec::new();
     for listener in running {
         let Some(at) = unmatched.iter().position(|wanted| place(wanted) == place(listener)) else {
-            let change = Change {
-                what: name(listener),
-                old: "listens".to_owned(),
-                new: "is not named any more".to_owned(),
-            };
+            let change = Change { what: name(listener), old: "open".to_owned(), new: "closed".to_owned() };
             changes.postponed.push(change);
             listeners.push(listener.clone());
             continue;
@@ -141,8 +137,8 @@ fn listeners(running: &[Listener], wanted: &[Listener], changes: &mut Changes) -
     }
     changes.postponed.extend(unmatched.into_iter().map(|listener| Change {
         what: name(listener),
-        old: "is not there".to_owned(),
-        new: format!("{} of {}", listener.rules(), listener.origin).trim_start().to_owned(),
+        old: "closed".to_owned(),
+        new: format!("open ({}; {})", listener.rules(), listener.origin),
     }));
     listeners
 }
@@ -155,13 +151,12 @@ impl Changes {
 
     /// A line for each, and whether it is in effect.
     pub fn lines(&self) -> impl Iterator<Item = (bool, String)> {
-        let applied = self
-            .applied
+        let applied =
+            self.applied.iter().map(|Change { what, old, new }| (true, format!("{what}: {old} -> {new}")));
+        let postponed = self
+            .postponed
             .iter()
-            .map(|Change { what, old, new }| (true, format!("{what}: {new} takes the place of {old}")));
-        let postponed = self.postponed.iter().map(|Change { what, old, new }| {
-            (false, format!("{what}: {new} takes the place of {old} at the next start"))
-        });
+            .map(|Change { what, old, new }| (false, format!("{what}: {old} -> {new}, at the next start")));
         let nothing = self.is_empty().then(|| (true, "the settings say what they said".to_owned()));
         applied.chain(postponed).chain(nothing)
     }
@@ -249,8 +244,8 @@ mod tests {
         assert_eq!(
             said(&changes.postponed),
             [
-                "listener secure udp+tcp 127.0.0.1:2: listens -> is not named any more",
-                "listener secure udp+tcp 127.0.0.1:4: is not there -> crypto_accept=both of l",
+                "listener secure udp+tcp 127.0.0.1:2: open -> closed",
+                "listener secure udp+tcp 127.0.0.1:4: closed -> open (crypto_accept=both; l)",
             ]
         );
         let addresses: Vec<u16> = settings.listeners().iter().map(|one| one.address.port()).collect();

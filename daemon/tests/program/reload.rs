@@ -36,10 +36,11 @@ fn a_reload_changes_what_can_change_and_drops_no_agent() {
 
     append(&home, "[agents]\ncrypto_accept = \"aes\"\nold_format = true\n");
     program.signal(Signal::HUP);
-    program.wait_for_line("reload: agents.crypto_accept: \"aes\" takes the place of \"both\"");
-    program
-        .wait_for_line("reload: listener secure udp+tcp 127.0.0.1:0: crypto_accept=aes takes the place of");
-    program.wait_for_line("reload: agents.old_format: true takes the place of false at the next start");
+    program.wait_for_line("reload: agents.crypto_accept: \"both\" -> \"aes\"");
+    program.wait_for_line(
+        "reload: listener secure udp+tcp 127.0.0.1:0: crypto_accept=both -> crypto_accept=aes",
+    );
+    program.wait_for_line("reload: agents.old_format: false -> true, at the next start");
     // The answer comes from the turn that takes the settings, or from a later one.
     tcp.start(&mut web);
     udp.send(&db.seal(b"1:a:refused"));
@@ -66,10 +67,10 @@ fn a_reload_changes_what_can_change_and_drops_no_agent() {
     let settings = fs::read_to_string(&path).unwrap();
     fs::write(&path, settings.replace("sometimes", "off").replace("\"aes\"", "\"both\"")).unwrap();
     let answer = home.command(&["reload"]);
-    let expected = "agents.crypto_accept: \"both\" takes the place of \"aes\"\n\
-        agents.replay: \"off\" takes the place of \"strict\"\n\
-        listener secure udp+tcp 127.0.0.1:0: crypto_accept=both takes the place of crypto_accept=aes\n\
-        agents.old_format: true takes the place of false at the next start\n";
+    let expected = "agents.crypto_accept: \"aes\" -> \"both\"\n\
+        agents.replay: \"strict\" -> \"off\"\n\
+        listener secure udp+tcp 127.0.0.1:0: crypto_accept=aes -> crypto_accept=both\n\
+        agents.old_format: false -> true, at the next start\n";
     assert_eq!(String::from_utf8_lossy(&answer.stdout), expected);
     tcp.start(&mut web);
     udp.start(&mut db);
@@ -122,7 +123,7 @@ fn an_installation_of_ossec_runs_as_it_is_found() {
     fs::write(&conf, ossec_conf(agents, syslog, "10.0.0.0/8")).unwrap();
     program.signal(Signal::HUP);
     let line = program.wait_for_line("reload: listener syslog udp 127.0.0.1:");
-    assert!(line.contains("allowed=10.0.0.0/8 takes the place of allowed=127.0.0.0/8"), "{line}");
+    assert!(line.contains("allowed=127.0.0.0/8 -> allowed=10.0.0.0/8"), "{line}");
     program.wait_for_metric("ringmaster_settings_loads_total", &[], 1);
     // Each shard takes the rules between two turns, and this does not know which shard hears the device.
     let refused = (0..10_000).any(|_| {
