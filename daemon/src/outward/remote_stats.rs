@@ -101,8 +101,11 @@ impl Outward {
         let table = desk.table();
         let agents = numbers.iter().filter_map(|number| {
             let id: AgentId = format!("{number:03}").parse().ok()?;
-            let counts = desk.record(id)?.counts;
-            let events = table.by_id(id)?.state().events();
+            let agent = table.by_id(id)?;
+            // One that was never heard has no numbers.
+            agent.state().last_seen()?;
+            let counts = desk.record(id).map(|record| record.counts).unwrap_or_default();
+            let events = agent.state().events();
             Some(agent_stats(*number, epoch(self.started), events.into(), counts))
         });
         let agents: Vec<Value> = agents.collect();
