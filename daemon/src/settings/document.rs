@@ -195,8 +195,8 @@ const COMMENTS: &[(&str, &str)] = &[
     ),
     (
         "shared.bytes_per_second",
-        "How fast, to all agents together: compressing and sealing 2 MiB takes a few hundredths of a second of a core, so\n\
-         events hardly notice, and 10,000 agents have 50 KB each within four minutes.",
+        "How fast, to all agents together. Compressing and sealing 2 MiB takes about a tenth of a second of a core, a few\n\
+         messages at a time, so events hardly notice; and 10,000 agents have 50 KB each within four minutes.",
     ),
     ("metrics.address", "Where /metrics (Prometheus) and /readyz answer over HTTP; \"none\" for nowhere."),
     (
