@@ -316,6 +316,9 @@ impl ControlPlane {
             sleep(Duration::from_millis(2)).await;
         }
         self.finish_agents(info).await;
+        if let Some(outward) = &self.outward {
+            outward.stop();
+        }
         self.store.collect(&self.table.load(), self.senders.last());
         let closed = self.store.close().map_err(ControlError::Counters);
         let totals = Totals::of(&self.metrics);

@@ -349,6 +349,11 @@ impl Desk {
         due.chain(soon).chain(self.pushes.next_turn()).min().unwrap_or(Duration::MAX)
     }
 
+    /// How many messages for agents are not settled.
+    pub(super) fn held(&self) -> usize {
+        self.letters.held().0
+    }
+
     /// What an agent said and was sent, if it said anything.
     pub(super) fn record(&self, agent: AgentId) -> Option<&Record> {
         self.records.get(&agent)

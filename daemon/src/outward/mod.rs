@@ -236,6 +236,14 @@ impl Outward {
         numbers.collect::<serde_json::Map<_, _>>().into()
     }
 
+    /// The program ends: says what goes unsaid with it.
+    pub fn stop(&self) {
+        let held = self.desk.borrow().held();
+        if held > 0 {
+            warn!("{held} messages for agents were on their way or kept, and end with this program");
+        }
+    }
+
     fn now(&self) -> Time {
         Time::from_nanoseconds(self.clock.nanoseconds())
     }

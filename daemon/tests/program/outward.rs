@@ -414,3 +414,46 @@ fn messages_by_hand_and_what_became_of_each() {
     assert_eq!(status["outward"]["agent_messages_kept"], 1);
     program.assert_balanced();
 }
+
+#[test]
+fn an_agent_that_does_not_read_its_file_holds_nobody_up() {
+    let home = TestHome::new(&format!("{WEB}\n{DB}\n"), "[shared]\nbytes_per_second = 100000000\n");
+    fs::create_dir_all(home.path().join("etc/shared")).unwrap();
+    fs::write(home.path().join("etc/shared/large"), noise(1_000_000)).unwrap();
+    let program = home.start();
+    let (mut web, mut db) = (Agent::new(WEB, Method::AesWazuh), Agent::new(DB, Method::AesWazuh));
+    let mut deaf = Tcp::connect_with_receive_buffer(program.address, 4_096);
+    deaf.start(&mut web);
+    deaf.send(&web.seal(&keep_alive("x")));
+    program.wait_for_metric("ringmaster_shared_pushes_total", &[], 1);
+    let tcp = std::cell::RefCell::new(Tcp::connect(program.address));
+    tcp.borrow_mut().start(&mut db);
+    let merged =
+        take_file(&mut db, "x", |message| tcp.borrow_mut().send(message), || tcp.borrow_mut().receive());
+    assert_eq!(Merged::parse(&merged).unwrap().files[0].content.len(), 1_000_000);
+    // What it does not read is little, it is not closed for it, and it is still heard.
+    deaf.send(&web.seal(b"1:a:b"));
+    program.wait_for_metric("ringmaster_events_total", &[], 1);
+    program.wait_for_metric("ringmaster_shared_pushes_sent_total", &[], 1);
+    assert_eq!(program.metric("ringmaster_slow_readers_total", &[]), 0);
+    program.assert_balanced();
+}
+
+#[test]
+fn what_is_for_an_agent_leaves_from_the_address_that_it_speaks_to() {
+    let home = TestHome::new(&format!("{WEB}\n{DB}\n"), "");
+    let listen =
+        "[listen]\naddresses = [\"127.0.0.1:0\", \"127.0.0.2:0\"]\n[metrics]\naddress = \"127.0.0.1:0\"\n";
+    fs::write(home.path().join("etc/ringmaster.toml"), listen).unwrap();
+    let program = home.start();
+    let status: serde_json::Value = serde_json::from_str(&home.read("var/run/ringmaster.json")).unwrap();
+    for (index, line) in [(0, WEB), (1, DB)] {
+        let mut agent = Agent::new(line, Method::AesOssec);
+        // Connected, as an agent's socket is: it takes nothing from elsewhere.
+        let udp = Udp::connect(status["listen"][index].as_str().unwrap().parse().unwrap());
+        udp.start(&mut agent);
+        respond(&home, &format!("(local_source) [] NNS {} x", &line[..3]));
+        assert_eq!(agent.open(&udp.receive()), b"#!-execd x");
+    }
+    program.wait_for_metric("ringmaster_agent_messages_sent_total", &[], 2);
+}
