@@ -138,6 +138,17 @@ fn every_metric_has_its_row_in_operations_and_every_row_its_metric() {
 }
 
 #[test]
+fn every_reason_is_in_operations() {
+    let page = shipped("docs/OPERATIONS.md");
+    let reasons = Reason::ALL.iter().map(|reason| reason.name());
+    let others = CloseReason::ALL.iter().map(|reason| reason.name());
+    let more = Refusal::ALL.iter().map(|reason| reason.name());
+    let missing: Vec<_> =
+        reasons.chain(others).chain(more).filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/OPERATIONS.md does not say what to do about {missing:?}");
+}
+
+#[test]
 fn every_metric_is_on_the_dashboard_or_said_not_to_be_and_the_dashboard_asks_for_no_other() {
     let there: BTreeSet<String> = families(&text()).into_keys().collect();
     let dashboard: serde_json::Value =

@@ -149,7 +149,7 @@ impl fmt::Display for InheritedError {
         match self {
             InheritedError::Count { transport, address, count, shards } => write!(
                 formatter,
-                "the service manager handed over {count} {transport} sockets for {address}, and there are {shards} shards: \
+                "the service manager handed over {count} of {transport} for {address}, and there are {shards} shards: \
                  name the address {shards} times in the .socket unit, with ReusePort=yes, or set shards.cores"
             ),
             InheritedError::Environment(error) => write!(
@@ -205,8 +205,7 @@ mod tests {
         inherited(&[], &[]).each_has(2).unwrap();
         inherited(&[&udp, &udp], &[]).each_has(2).unwrap();
         let refusal = inherited(&[&udp], &[]).each_has(2).unwrap_err().to_string();
-        let expected =
-            format!("1 UDP sockets for {address}, and there are 2 shards: name the address 2 times");
+        let expected = format!("1 of UDP for {address}, and there are 2 shards: name the address 2 times");
         assert!(refusal.contains(&expected), "{refusal}");
     }
 
