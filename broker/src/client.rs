@@ -268,9 +268,7 @@ impl Client {
 
     /// The connection is no more. What was on its way will be sent again.
     pub fn disconnected(&mut self) {
-        if self.link.take().is_some_and(|link| link.health == Some(Ok(()))) {
-            self.say(Notice::Unwell("the connection to the server is gone".to_owned()));
-        }
+        self.link = None;
     }
 
     /// Takes bytes from the server.

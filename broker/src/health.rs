@@ -1,7 +1,6 @@
 //! How the manager is: a pure function over what was read of it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// A datagram that the manager's host refused makes it unwell for so long.
@@ -91,80 +90,6 @@ pub fn judge(now: Duration, signs: &Signs, answers_within: Option<Duration>) -> 
     }
 }
 
-/// The sockets that a datagram to `manager` can come to, from the text of `/proc/net/udp` and `/proc/net/udp6`.
-pub fn sockets_at(manager: SocketAddr, udp: &str, udp6: &str) -> Vec<SocketReading> {
-    let mut best = (u8::MAX, Vec::new());
-    for row in udp.lines().skip(1).filter_map(|line| Row::parse(line, address_v4)) {
-        row.collect(manager, &mut best);
-    }
-    for row in udp6.lines().skip(1).filter_map(|line| Row::parse(line, address_v6)) {
-        row.collect(manager, &mut best);
-    }
-    best.1
-}
-
-/// What a row of the kernel's table says of an unconnected socket.
-struct Row {
-    address: IpAddr,
-    port: u16,
-    reading: SocketReading,
-}
-
-impl Row {
-    /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ref pointer drops`
-    fn parse(line: &str, address: fn(&str) -> Option<IpAddr>) -> Option<Row> {
-        let mut fields = line.split_ascii_whitespace();
-        let (local, local_port) = fields.nth(1)?.split_once(':')?;
-        let (remote, remote_port) = fields.next()?.split_once(':')?;
-        // A connected one takes from its own peer only.
-        if remote_port != "0000" || remote.bytes().any(|byte| byte != b'0') {
-            return None;
-        }
-        let (_, unread) = fields.nth(1)?.split_once(':')?;
-        let inode = fields.nth(4)?.parse().ok()?;
-        let drops = fields.nth(2)?.parse().ok()?;
-        let unread_bytes = u64::from_str_radix(unread, 16).ok()?;
-        Some(Row {
-            address: address(local)?,
-            port: u16::from_str_radix(local_port, 16).ok()?,
-            reading: SocketReading { inode, unread_bytes, drops },
-        })
-    }
-
-    /// Adds it to those that the kernel prefers: one that is bound to the very address goes before one of any address.
-    fn collect(&self, manager: SocketAddr, best: &mut (u8, Vec<SocketReading>)) {
-        let wanted = manager.ip().to_canonical();
-        let rank = match self.address {
-            _ if self.port != manager.port() => return,
-            address if address.to_canonical() == wanted => 0,
-            IpAddr::V4(address) if address.is_unspecified() && wanted.is_ipv4() => 1,
-            IpAddr::V6(address) if address.is_unspecified() => 2,
-            IpAddr::V4(_) | IpAddr::V6(_) => return,
-        };
-        if rank < best.0 {
-            *best = (rank, Vec::new());
-        }
-        if rank == best.0 {
-            best.1.push(self.reading);
-        }
-    }
-}
-
-fn address_v4(hex: &str) -> Option<IpAddr> {
-    let word = u32::from_str_radix(hex, 16).ok()?;
-    Some(IpAddr::V4(Ipv4Addr::from(word.to_ne_bytes())))
-}
-
-/// Four words, each of the host's order.
-fn address_v6(hex: &str) -> Option<IpAddr> {
-    let mut bytes = [0; 16];
-    for (index, bytes) in bytes.chunks_exact_mut(4).enumerate() {
-        let word = u32::from_str_radix(hex.get(index * 8..index * 8 + 8)?, 16).ok()?;
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    Some(IpAddr::V6(Ipv6Addr::from(bytes)))
-}
-
 impl Unwell {
     /// Its number on the wire; never 0.
     pub fn code(self) -> u8 {
@@ -231,52 +156,5 @@ mod tests {
         check(Signs { silent_at: at(70), ..WELL }, Ok(()));
         let quiet = Signs { unanswered_since: at(1), ..WELL };
         assert_eq!(judge(Duration::from_secs(100), &quiet, None), Ok(()), "nobody asked for answers");
-    }
-
-    const UDP: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
-  101: 00000000:05EA 00000000:0000 07 00000000:00000300 00:00000000 00000000     0        0 4711 2 0000000000000000 12
-  102: 0100007F:05EB 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 0000000000000000 0
-  103: 00000000:05EB 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4713 2 0000000000000000 0
-  104: 0100007F:05EA 0100007F:1000 01 00000000:00000000 00:00000000 00000000     0        0 4714 2 0000000000000000 0
-  105: 0200007F:05EB 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4715 2 0000000000000000 0
-";
-    const UDP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
-  201: 00000000000000000000000000000000:05EC 00000000000000000000000000000000:0000 07 00000000:00000001 00:00000000 00000000  0  0 4720 2 0000000000000000 3
-  202: 00000000000000000000000001000000:05EA 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000  0  0 4721 2 0000000000000000 0
-torn";
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn sockets_of_a_port() {
-        let check = |manager: &str, expected: &[(u64, u64, u64)]| {
-            let found = sockets_at(manager.parse().unwrap(), UDP, UDP6);
-            let found: Vec<_> = found.iter().map(|row| (row.inode, row.unread_bytes, row.drops)).collect();
-            assert_eq!(found, expected, "{manager}");
-        };
-        check("127.0.0.1:1514", &[(4711, 768, 12)]);
-        check("127.0.0.1:1515", &[(4712, 0, 0)]);
-        check("127.0.0.3:1515", &[(4713, 0, 0)]);
-        check("127.0.0.1:1516", &[(4720, 1, 3)]);
-        check("[::1]:1514", &[(4721, 0, 0)]);
-        check("[::2]:1514", &[]);
-        check("127.0.0.1:9", &[]);
-    }
-
-    #[test]
-    fn the_kernel_writes_what_is_parsed() {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let manager = socket.local_addr().unwrap();
-        let read = || {
-            let table = |name| std::fs::read_to_string(name).unwrap_or_default();
-            sockets_at(manager, &table("/proc/net/udp"), &table("/proc/net/udp6"))
-        };
-        let quiet = read();
-        assert_eq!((quiet.len(), quiet[0].unread_bytes), (1, 0), "{quiet:?}");
-        socket.send_to(b"hello", manager).unwrap();
-        assert!(read()[0].unread_bytes > 0);
-        socket.recv_from(&mut [0; 8]).unwrap();
-        assert_eq!(read()[0].unread_bytes, 0);
-        drop(socket);
-        assert_eq!(read(), []);
     }
 }

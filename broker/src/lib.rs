@@ -20,5 +20,6 @@ pub mod line;
 pub mod options;
 pub mod run;
 pub mod server;
+pub mod sockets;
 pub mod tls;
 pub mod wire;

@@ -1,10 +1,10 @@
 //! The program `ringmaster-broker client`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use rustls::ClientConfig;
 use sd_notify::NotifyState;
@@ -19,10 +19,10 @@ use super::stream::{Stream, StreamEvent, WRITE_BYTES};
 use super::{Clock, EVENTS_MAX, Ends, Event, allow_descriptors, bind_udp, notify, start_log};
 use crate::backoff::Backoff;
 use crate::client::{Action, Client, Moment, Notice, Verdict};
-use crate::health::sockets_at;
 use crate::line::Source;
 use crate::options::ClientPlan;
 use crate::server::GiveOutcome;
+use crate::sockets::SocketTable;
 use crate::tls::{self, Tls};
 use crate::wire::LineNumber;
 
@@ -318,11 +318,9 @@ impl Running {
     }
 
     fn status(&mut self) -> Status {
-        let table = |name| fs::read_to_string(name).unwrap_or_default();
-        let (udp, udp6) = (table("/proc/net/udp"), table("/proc/net/udp6"));
-        let drops = |address: &SocketAddr| -> u64 {
-            sockets_at(*address, &udp, &udp6).iter().map(|socket| socket.drops).sum()
-        };
+        let mut table = SocketTable::open();
+        let drops =
+            |address: &SocketAddr| -> u64 { table.at(*address).iter().map(|socket| socket.drops).sum() };
         Status::Client {
             pid: std::process::id(),
             listening: self.listening.clone(),

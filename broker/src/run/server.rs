@@ -19,9 +19,10 @@ use super::line_socket::LineSocket;
 use super::status::{self, Status};
 use super::stream::{Stream, StreamEvent};
 use super::{Clock, EVENTS_MAX, Ends, Event, allow_descriptors, notify, start_log};
-use crate::health::{SocketReading, sockets_at};
+use crate::health::SocketReading;
 use crate::options::ServerPlan;
 use crate::server::{Action, ConnectionId, Give, GiveOutcome, LineId, Notice, Server};
+use crate::sockets::SocketTable;
 use crate::tls::{self, Tls};
 
 /// Events that are taken before what they caused is done.
@@ -192,7 +193,7 @@ impl Running {
         let now = self.clock.elapsed();
         if now >= self.core.next_look() {
             let (sockets, is_alive) = self.manager.look(now);
-            self.core.look(now, &sockets, is_alive);
+            self.core.look(self.clock.elapsed(), &sockets, is_alive);
         }
         // By the clock of each moment: what was read must be fresh, however long this thread had to wait.
         while let Some(give) = self.core.poll_give(self.clock.elapsed()) {
@@ -276,6 +277,7 @@ impl Sockets {
 /// How the manager is looked at.
 struct Manager {
     address: SocketAddr,
+    table: SocketTable,
     pid_file: Option<std::path::PathBuf>,
     is_alive: Option<bool>,
     process_at: Duration,
@@ -285,6 +287,7 @@ impl Manager {
     fn new(plan: &ServerPlan) -> Manager {
         Manager {
             address: plan.manager,
+            table: SocketTable::open(),
             pid_file: plan.manager_pid_file.clone(),
             is_alive: None,
             process_at: Duration::ZERO,
@@ -302,8 +305,7 @@ impl Manager {
             let lives = |pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH));
             self.is_alive = Some(pid.and_then(Pid::from_raw).is_some_and(lives));
         }
-        let table = |name| fs::read_to_string(name).unwrap_or_default();
-        (sockets_at(self.address, &table("/proc/net/udp"), &table("/proc/net/udp6")), self.is_alive)
+        (self.table.at(self.address), self.is_alive)
     }
 }
 
