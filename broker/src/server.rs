@@ -501,4 +501,6 @@ impl Server {
 }
 
 #[cfg(test)]
+mod any_order;
+#[cfg(test)]
 mod tests;
