@@ -39,6 +39,9 @@ enum Command {
         /// Print JSON instead of a table.
         #[arg(long)]
         json: bool,
+        /// Print the numbers as Prometheus reads them, for the text collector of its node exporter.
+        #[arg(long, conflicts_with = "json")]
+        metrics: bool,
     },
 }
 
@@ -52,9 +55,14 @@ pub fn main() -> ExitCode {
                 println!("{}\n{}\nfingerprint {fingerprint}", certificate.display(), key.display());
             }))
         }
-        Command::Status { dir, json } => match run::status::ask(&dir) {
+        Command::Status { dir, json, metrics } => match run::status::ask(&dir) {
             Ok(status) => {
-                print!("{}", if json { status.json() } else { status.table() });
+                let text = match (json, metrics) {
+                    (true, _) => status.json(),
+                    (false, true) => status.metrics(),
+                    (false, false) => status.table(),
+                };
+                print!("{text}");
                 if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {

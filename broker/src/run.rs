@@ -5,6 +5,7 @@
 
 pub mod client;
 mod conditions;
+mod exposition;
 mod line_socket;
 pub mod server;
 pub mod status;

@@ -125,6 +125,14 @@ impl Status {
         serde_json::to_string(self).expect("it is numbers and texts") + "\n"
     }
 
+    /// For Prometheus, by its node exporter's text collector.
+    ///
+    /// # Panics
+    /// Never: it is numbers and texts.
+    pub fn metrics(&self) -> String {
+        super::exposition::text(self)
+    }
+
     /// For the eye.
     pub fn table(&self) -> String {
         let mut text = String::new();

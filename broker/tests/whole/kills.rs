@@ -159,23 +159,33 @@ fn whoever_does_not_have_the_secret_or_the_right_server_gets_nothing_through() {
 }
 
 #[test]
-fn the_status_for_the_eye() {
+fn the_status_for_the_eye_and_for_prometheus() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("client");
-    let status = || {
+    let said = |options: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster-broker"));
-        let output = command.args(["status", "--dir"]).arg(&dir).output().unwrap();
+        let output = command.args(["status", "--dir"]).arg(&dir).args(options).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
-    assert_eq!(status().0, 2, "nobody answers");
+    assert_eq!(said(&[]).0, 2, "nobody answers");
     let client = Program::start("client", &dir, &["--listen", "127.0.0.1:0", "--server", "127.0.0.1:1"]);
     Agent::new("007").send(client.listening(), 3);
     client.wait_until(|status| kept(status) == 3);
-    let (code, text) = status();
+    let (code, text) = said(&[]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("no connection to the server"), "{text}");
     let line = text.lines().find(|line| line.starts_with("007")).unwrap();
     assert_eq!(line.split_whitespace().nth(1), Some("3"), "{line}");
+    let metrics = said(&["--metrics"]).1;
+    for line in [
+        "ringmaster_broker_agent_kept{agent=\"007\"} 3",
+        "ringmaster_broker_agent_datagrams_total{agent=\"007\"} 3",
+        "ringmaster_broker_client_kept_total 3",
+        "ringmaster_broker_client_is_well 0",
+        "ringmaster_broker_client_kernel_drops_total 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
     let mut second = Command::new(env!("CARGO_BIN_EXE_ringmaster-broker"));
     second.args(["client", "--server", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--dir"]).arg(&dir);
     let refused = second.output().unwrap();
