@@ -4,7 +4,7 @@
 //! `ringmaster-broker server` stands beside the manager, any manager. One TCP connection is between them. What is sealed
 //! stays sealed: neither has any key. docs/DELIVERY.md says what that promises, and what it does not.
 //!
-//! What decides is without sockets and clocks: [`client`], [`server`], [`line`], [`backlog`], [`health`]; [`run`] is what
+//! What decides is without sockets and clocks: [`client`], [`server`], [`mod@line`], [`backlog`], [`health`]; [`run`] is what
 //! connects them.
 #![forbid(unsafe_code)]
 
