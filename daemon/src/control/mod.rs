@@ -223,7 +223,7 @@ impl ControlPlane {
                     }
                     self.keys_if(KeySource::looks_changed).await;
                     self.write_counters().await;
-                    self.look_at_agents(info).await;
+                    self.look_at_agents(info);
                     free(self.retired.unused());
                 }
                 ready = self.notices.ready() => {
@@ -315,7 +315,7 @@ impl ControlPlane {
         while self.shards.iter().any(|shard| !shard.is_finished()) && Instant::now() < deadline {
             sleep(Duration::from_millis(2)).await;
         }
-        self.finish_agents(info).await;
+        self.finish_agents(info);
         if let Some(outward) = &self.outward {
             outward.stop();
         }
