@@ -9,6 +9,7 @@ use crate::fleet::FleetProgress;
 use crate::leg::Leg;
 use crate::managed::Manager;
 use crate::meter::Meter;
+use crate::proc::cpu_time;
 use crate::progress::ProgressLine;
 use crate::reader::Reader;
 
@@ -16,6 +17,12 @@ use crate::reader::Reader;
 pub const LOOK: Duration = Duration::from_millis(20);
 /// Between the decision to start and the first event, so that every thread sees it.
 const RUN_UP: Duration = Duration::from_millis(20);
+/// A smaller fleet's files are no matter.
+const AGENTS_TO_REST_FROM: u64 = 1_000;
+/// A manager rests if it spends less than a tenth of the time between two looks; it may begin its work a second late.
+const REST_LOOK: Duration = Duration::from_millis(100);
+const REST_MIN: Duration = Duration::from_millis(1_500);
+const REST_MAX: Duration = Duration::from_secs(10);
 
 /// Everything that works while a fleet is connected, but the reader, which a leg may have of its own.
 #[derive(Debug)]
@@ -90,7 +97,31 @@ impl Conductor<'_> {
             thread::sleep(Duration::from_millis(2));
         }
         line.finish();
-        Ok(begun.elapsed().as_secs_f64())
+        let seconds = begun.elapsed().as_secs_f64();
+        if agents >= AGENTS_TO_REST_FROM {
+            self.let_manager_rest(reader)?;
+        }
+        Ok(seconds)
+    }
+
+    /// A manager that has just met a fleet writes a file for each of its agents, if they are OSSEC's. Waits until it has,
+    /// so that the events do not pay for it.
+    fn let_manager_rest(&mut self, reader: &Reader) -> Result<(), String> {
+        let Some(pid) = self.manager.pid() else { return Ok(()) };
+        let begun = Instant::now();
+        let mut before = cpu_time(pid).unwrap_or_default();
+        while begun.elapsed() < REST_MAX && !self.interrupted.load(Ordering::Relaxed) {
+            thread::sleep(REST_LOOK);
+            self.check_health(reader)?;
+            let now = cpu_time(pid).unwrap_or_default();
+            let spent = now.since(before);
+            let spent = Duration::from_nanos(spent.user_nanoseconds + spent.system_nanoseconds);
+            if begun.elapsed() >= REST_MIN && spent <= REST_LOOK / 10 {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
     }
 
     /// Plays a leg: until all has arrived, or nothing has for a while.

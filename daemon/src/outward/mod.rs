@@ -1,8 +1,8 @@
 //! Everything that the manager says to agents of its own accord: shared files, active responses, what operators send, requests
 //! to Wazuh agents.
 //!
-//! What is decided is pure: [`letters`] (messages, kept for agents that are away), [`pushes`] (merged.mg, within a budget),
-//! [`requests`] (questions and their answers). [`Outward`] is around them: it reads the sockets and folders, mails orders to
+//! What is decided is pure: `letters` (messages, kept for agents that are away), `pushes` (merged.mg, within a budget),
+//! `requests` (questions and their answers). [`Outward`] is around them: it reads the sockets and folders, mails orders to
 //! the shards that have the agents, and takes what became of them. All of it is on the control plane's thread.
 
 mod budget;
