@@ -2,7 +2,7 @@
 
 use crate::compare::comparison::{Comparison, LatencyAtHalf, Point};
 use crate::compare::crossing::Spread;
-use crate::compare::plot::{Dot, Plot, Scale, Series, escape};
+use crate::compare::plot::{Dot, Plot, Scale, Series, escape, table_row};
 use crate::compare::search::Limit;
 use crate::compare::table::{HEADINGS, cells, setting_lines};
 
@@ -114,13 +114,8 @@ impl Comparison {
     }
 
     fn rows(&self) -> String {
-        let line = |name: &str, cells: &[String]| {
-            let cells: String =
-                cells.iter().map(|cell| format!("<{name}>{}</{name}>", escape(cell))).collect();
-            format!("<tr>{cells}</tr>\n")
-        };
-        let points: String = self.points.iter().map(|point| line("td", &cells(point))).collect();
-        line("th", &HEADINGS.map(String::from)) + &points
+        let points: String = self.points.iter().map(|point| table_row("td", &cells(point))).collect();
+        table_row("th", &HEADINGS.map(String::from)) + &points
     }
 
     /// What kept each point's rate from being higher.

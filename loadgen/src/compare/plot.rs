@@ -87,6 +87,12 @@ pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// A row of an HTML table; `cell` is `td` or `th`.
+pub(crate) fn table_row(cell: &str, cells: &[String]) -> String {
+    let cells: String = cells.iter().map(|text| format!("<{cell}>{}</{cell}>", escape(text))).collect();
+    format!("<tr>{cells}</tr>\n")
+}
+
 /// From values to places.
 struct Axes {
     scale: Scale,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::compare::plot::escape;
+use crate::compare::plot::{escape, table_row};
 use crate::outage::table::{HEADINGS, cells};
 use crate::outage::{Outages, Scene};
 
@@ -28,12 +28,7 @@ impl Outages {
     pub fn to_html(&self) -> String {
         let setting: String =
             self.setting().iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect();
-        let line = |name: &str, cells: &[String]| {
-            let cells: String =
-                cells.iter().map(|cell| format!("<{name}>{}</{name}>", escape(cell))).collect();
-            format!("<tr>{cells}</tr>\n")
-        };
-        let rows: String = self.scenes.iter().map(|scene| line("td", &cells(scene))).collect();
+        let rows: String = self.scenes.iter().map(|scene| table_row("td", &cells(scene))).collect();
         let timelines: String = self.scenes.iter().map(timeline).collect();
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -45,7 +40,7 @@ impl Outages {
              <p class=\"key\"><span><i style=\"background:var(--good)\"></i>arrived</span>\
              <span><i style=\"background:var(--late)\"></i>arrived late</span>\
              <span><i style=\"background:var(--lost)\"></i>lost</span></p>\n{timelines}</body>\n</html>\n",
-            line("th", &HEADINGS.map(String::from)),
+            table_row("th", &HEADINGS.map(String::from)),
         )
     }
 }
