@@ -25,13 +25,17 @@
 //! * A ring is dropped only with nothing in flight ([`Ring::drain`]); else it panics, and its memory is never freed.
 //! * One table of direct descriptors holds `RLIMIT_NOFILE` at most. A thread that needs more makes another ring, and
 //!   waits for both on one ([`Ring::watch`]).
+//! * What must outlive the process is a [`Word`] of a mapped file ([`Cells`]), and a [`Chain`] has the kernel note a
+//!   datagram in it with the datagram's hand-over: `kill -9` does not come between the two.
 //!
 //! `tag`, `slots`, `lease`, `in_flight`, `send_queue`, `address`, `datagram` and `unsupported` are pure, and tested with
-//! values made by hand. `enter`, `buf_ring`, `op`, `memories`, `ring`, `handle`, `probe` and `sockets` touch the kernel, and are
-//! tested on it (`tests/kernel`), under AddressSanitizer too.
+//! values made by hand. `enter`, `buf_ring`, `cells`, `chain`, `op`, `memories`, `ring`, `handle`, `probe` and `sockets`
+//! touch the kernel, and are tested on it (`tests/kernel`), under AddressSanitizer too.
 
 mod address;
 mod buf_ring;
+mod cells;
+mod chain;
 mod completion;
 mod datagram;
 mod enter;
@@ -51,6 +55,8 @@ mod tag;
 mod unsupported;
 
 pub use buf_ring::{BUFFERS_MAX, BufferSettings};
+pub use cells::{CELLS_OFFSET_UNIT_BYTES, Cells, WORD_BYTES, Word};
+pub use chain::{CHAIN_DATAGRAMS_MAX, Chain, Noted, Sent};
 pub use completion::{Armed, Completion};
 pub use datagram::{DATAGRAM_HEADER_BYTES, Datagram, DatagramError};
 pub use handle::{RingHandle, RingWatch, Waker, Wakeup};

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod chain;
 mod closing;
 mod connections;
 mod datagrams;
