@@ -8,6 +8,9 @@
 //! [`Settings::sync`] that of the host. **What is never done.** No record is handed out twice under different numbers, and no two
 //! records ever under one: after an end that was not clean the numbers jump by [`JUMP`], since what had been sent may not
 //! have reached the disk.
+//!
+//! **A session** is a name for the numbers: whoever remembers, elsewhere, how far it has this spool's records, remembers the
+//! session with it. It goes with the file of the spool's state: where that is lost, numbers may begin anew, and so there is none.
 
 mod cursor;
 mod format;
@@ -21,6 +24,7 @@ pub use recover::Recovery;
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
@@ -167,6 +171,7 @@ pub struct Spool {
     first: Sequence,
     /// Where numbers went on when it was opened.
     base: Sequence,
+    session: Option<NonZeroU64>,
     counters: Counters,
     /// Holds the lock.
     _lock: File,
@@ -205,6 +210,7 @@ impl Spool {
             writer,
             first,
             base: next,
+            session: state.session,
             counters: Counters::default(),
             _lock: lock,
         };
@@ -313,6 +319,24 @@ impl Spool {
         self.write_state(true, true)
     }
 
+    /// What its numbers are called; `None` until [`Spool::renew_session`], and again when the file of its state was lost.
+    pub fn session(&self) -> Option<NonZeroU64> {
+        self.session
+    }
+
+    /// From now on numbers are those of `session`, which should be random. On disk when this returns.
+    ///
+    /// # Errors
+    /// What the kernel said; the session is what it was then.
+    pub fn renew_session(&mut self, session: NonZeroU64) -> io::Result<()> {
+        let old = self.session.replace(session);
+        let written = self.write_state(false, true);
+        if written.is_err() {
+            self.session = old;
+        }
+        written
+    }
+
     /// The number that the next record will have, unless a new segment makes it greater.
     pub fn next_sequence(&self) -> Sequence {
         self.active().end()
@@ -339,7 +363,8 @@ impl Spool {
     }
 
     fn write_state(&self, is_clean: bool, sync: bool) -> io::Result<()> {
-        state::write(&self.folder, State { first: self.first, base: self.base, is_clean }, sync)
+        let Spool { first, base, session, .. } = *self;
+        state::write(&self.folder, State { first, base, is_clean, session }, sync)
     }
 
     fn active(&self) -> &Segment {

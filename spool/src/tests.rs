@@ -146,6 +146,35 @@ fn a_full_spool_drops_its_oldest_if_told_to_and_counts_them() {
 }
 
 #[test]
+fn a_session_goes_with_the_state() {
+    let (folder, mut spool) = fresh(SMALL);
+    assert_eq!(spool.session(), None, "nobody has asked for one");
+    let session = NonZeroU64::new(77).unwrap();
+    spool.renew_session(session).unwrap();
+    append(&mut spool, "a");
+    spool.commit().unwrap();
+    drop(spool);
+    let (spool, _) = open(&folder, SMALL);
+    assert_eq!(spool.session(), Some(session), "killed");
+    spool.close().unwrap();
+    let (spool, _) = open(&folder, SMALL);
+    assert_eq!(spool.session(), Some(session), "closed");
+    drop(spool);
+    let state = folder.path().join("state");
+    fs::write(&state, "open 0 0 session ").unwrap();
+    let (spool, _) = open(&folder, SMALL);
+    assert_eq!(spool.session(), None, "damaged");
+    drop(spool);
+    fs::remove_file(&state).unwrap();
+    let (mut spool, _) = open(&folder, SMALL);
+    assert_eq!((spool.session(), texts(&mut spool)), (None, vec!["a".to_owned()]), "missing");
+    // A folder in the place of the file to come: nothing can be written.
+    fs::create_dir(folder.path().join("state.new")).unwrap();
+    spool.renew_session(session).unwrap_err();
+    assert_eq!(spool.session(), None);
+}
+
+#[test]
 fn one_process_at_a_time() {
     let (folder, _spool) = fresh(SMALL);
     assert!(matches!(Spool::open(folder.path(), SMALL), Err(OpenError::Locked { .. })));

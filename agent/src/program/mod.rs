@@ -1,8 +1,6 @@
 //! The program: what it is told, what it keeps, and how it talks.
 
-mod confirmation;
 mod connection;
-mod engine;
 mod local;
 mod log;
 mod process;

@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::connection::{Connection, News, What};
-use super::engine::{Deed, Delivery, Engine, Refusal, Taken};
 use super::local::{self, Execd, Lock};
 use super::log::{Condition, Log};
 use super::process::{self, SPOOL};
@@ -26,6 +25,7 @@ use super::rids::Rids;
 use super::servers::{BackOff, Way};
 use super::settings::{PRODUCT, Settings};
 use super::shared::{Digests, Incoming};
+use agent::engine::{Deed, Delivery, Engine, Refusal, Taken};
 
 mod intake;
 mod manager;

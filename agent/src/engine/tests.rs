@@ -1,11 +1,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use agent::{AgentSettings, Profile, Transport};
 use codec::{CipherKey, Envelope, Method, OpenSettings, Opener, Sealed, Sealer};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{AgentSettings, Profile, Transport};
 
 /// An engine, and its manager's pen and glasses.
 struct Bench {

@@ -9,12 +9,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use agent::{Agent, Output, SharedFiles, State, SubmitError, Tools};
 use codec::Counter;
-use codec::limits::TEXT_BYTES_MAX_OSSEC;
 use spool::{AppendError, AtBound, Cursor, Sequence, Spool};
 
-use super::confirmation::Confirmation;
+use crate::{Agent, Output, SharedFiles, State, SubmitError, Tools};
+
+mod confirmation;
+mod event;
+
+use confirmation::Confirmation;
+pub use event::{Refusal, Taken};
 
 /// Bytes of sealed messages that wait for the connection; what is more stays in the spool.
 const OUTBOX_BYTES_MAX: usize = 128 << 10;
@@ -26,7 +30,7 @@ const BURST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The agent, its spool, and what is on its way.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub struct Engine {
     agent: Agent,
     tools: Tools,
     spool: Spool,
@@ -52,19 +56,23 @@ pub(crate) struct Engine {
 
 /// How events get there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Delivery {
+pub struct Delivery {
     /// What the spool was opened with.
-    pub(crate) spool: spool::Settings,
+    pub spool: spool::Settings,
     /// Over TCP: how long after an event the manager is asked to confirm it. `None` over UDP.
-    pub(crate) confirm_after: Option<Duration>,
+    pub confirm_after: Option<Duration>,
 }
 
 /// What the owner of the sockets does next.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) enum Deed {
+pub enum Deed {
+    /// Connect, when it likes; [`Engine::on_connected`] or [`Engine::on_closed`] when that is done.
     Connect,
+    /// Close the connection.
     Disconnect,
+    /// The manager is gone.
     Locked,
+    /// The manager is there: events go.
     Ready,
     /// A text from the manager, for the agent's other parts.
     Received(Vec<u8>),
@@ -72,47 +80,20 @@ pub(crate) enum Deed {
 
 /// What became of events.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Counters {
+pub struct Counters {
     /// Taken from collectors.
-    pub(crate) taken: u64,
+    pub taken: u64,
     /// Of collectors, and can't be sent.
-    pub(crate) refused: u64,
+    pub refused: u64,
     /// Handed to a connection, again included.
-    pub(crate) handed: u64,
+    pub handed: u64,
     /// Handed over before, to a connection that broke.
-    pub(crate) again: u64,
-}
-
-/// What became of a collector's datagram.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Taken {
-    Kept,
-    /// There is no room: whoever has it waits.
-    Full,
-    Refused(Refusal),
-}
-
-/// Why a datagram is no event.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Refusal {
-    /// It would be taken for a word of the agent itself.
-    Control,
-    Empty,
-    TooLong,
-}
-
-impl Refusal {
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Refusal::Control => "an event that begins with '#!-' would be a control message: refused",
-            Refusal::Empty => "an empty event: refused",
-            Refusal::TooLong => "an event is longer than the 6,016 bytes that a manager takes: refused",
-        }
-    }
+    pub again: u64,
 }
 
 impl Engine {
-    pub(crate) fn new(agent: Agent, tools: Tools, spool: Spool, delivery: Delivery) -> Engine {
+    /// An engine of a new agent, and the spool that an earlier one left. `tools` are its own: nobody else may use them.
+    pub fn new(agent: Agent, tools: Tools, spool: Spool, delivery: Delivery) -> Engine {
         let Delivery { spool: spool::Settings { bytes_max, at_bound, .. }, confirm_after } = delivery;
         let cursor = spool.cursor(spool.first_sequence());
         Engine {
@@ -137,22 +118,14 @@ impl Engine {
     }
 
     /// Takes a collector's datagram; [`Engine::commit`] after the last of a batch.
-    ///
-    /// Source: ossec-hids 4.3.0 `client-agent/event-forward.c`, `EventForward`: a NUL ends it.
-    pub(crate) fn take(&mut self, datagram: &[u8]) -> Taken {
-        let end = datagram.iter().position(|byte| *byte == 0).unwrap_or(datagram.len());
-        let text = &datagram[..end];
-        let refusal = if text.is_empty() {
-            Some(Refusal::Empty)
-        } else if text.len() > TEXT_BYTES_MAX_OSSEC {
-            Some(Refusal::TooLong)
-        } else {
-            codec::is_control(text).then_some(Refusal::Control)
+    pub fn take(&mut self, datagram: &[u8]) -> Taken {
+        let text = match event::text(datagram) {
+            Ok(text) => text,
+            Err(refusal) => {
+                self.counters.refused += 1;
+                return Taken::Refused(refusal);
+            }
         };
-        if let Some(refusal) = refusal {
-            self.counters.refused += 1;
-            return Taken::Refused(refusal);
-        }
         match self.spool.append(text) {
             Ok(_) => {
                 self.counters.taken += 1;
@@ -170,7 +143,7 @@ impl Engine {
     }
 
     /// Whether the next event surely finds room.
-    pub(crate) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         match self.at_bound {
             AtBound::DropOldest => true,
             AtBound::PushBack => self.spool.bytes() + EVENT_ROOM_BYTES <= self.bytes_max,
@@ -178,7 +151,7 @@ impl Engine {
     }
 
     /// Writes what was taken. `false` if the disk does not take it: it is still in memory, so take no more until it does.
-    pub(crate) fn commit(&mut self) -> bool {
+    pub fn commit(&mut self) -> bool {
         if !self.spool.is_dirty() {
             return true;
         }
@@ -189,22 +162,22 @@ impl Engine {
     }
 
     /// The connection that was asked for is there.
-    pub(crate) fn on_connected(&mut self, now: Duration) {
+    pub fn on_connected(&mut self, now: Duration) {
         self.input(now, |agent, tools| agent.on_connected(tools, now));
     }
 
     /// It could not be made, or is gone.
-    pub(crate) fn on_closed(&mut self, now: Duration) {
+    pub fn on_closed(&mut self, now: Duration) {
         self.input(now, |agent, tools| agent.on_closed(tools, now));
     }
 
     /// A message of the manager.
-    pub(crate) fn on_message(&mut self, now: Duration, bytes: &[u8]) {
+    pub fn on_message(&mut self, now: Duration, bytes: &[u8]) {
         self.input(now, |agent, tools| agent.on_message(tools, now, bytes));
     }
 
     /// Time has passed.
-    pub(crate) fn on_timeout(&mut self, now: Duration) {
+    pub fn on_timeout(&mut self, now: Duration) {
         self.input(now, |agent, tools| agent.on_timeout(tools, now));
         let due = self.ask_at().is_some_and(|at| at <= now);
         if due {
@@ -213,7 +186,7 @@ impl Engine {
     }
 
     /// The end is near: hands over what fits, nothing after that, and asks the manager to confirm it.
-    pub(crate) fn finish(&mut self, now: Duration) {
+    pub fn finish(&mut self, now: Duration) {
         self.pump(now);
         self.is_finishing = true;
         if self.confirmation.as_ref().is_some_and(Confirmation::has_unasked) {
@@ -222,13 +195,13 @@ impl Engine {
     }
 
     /// Whether nothing is on its way that the manager has not confirmed.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let confirmed = self.confirmation.as_ref().is_none_or(Confirmation::is_settled);
         self.agent.state() != State::Ready || (confirmed && self.outbox.is_empty())
     }
 
     /// Seals events of the spool while there is room for them on the way.
-    pub(crate) fn pump(&mut self, now: Duration) {
+    pub fn pump(&mut self, now: Duration) {
         if self.agent.state() != State::Ready || self.is_finishing || now < self.paused_until {
             return;
         }
@@ -264,17 +237,18 @@ impl Engine {
     }
 
     /// Messages to send, in order; over UDP, [`Engine::on_sent`] when they are. A batch, so that many frames make one write.
-    pub(crate) fn take_outbox(&mut self) -> VecDeque<Vec<u8>> {
+    pub fn take_outbox(&mut self) -> VecDeque<Vec<u8>> {
         self.outbox_bytes = 0;
         std::mem::take(&mut self.outbox)
     }
 
-    pub(crate) fn has_outbox(&self) -> bool {
+    /// Whether [`Engine::take_outbox`] gives anything.
+    pub fn has_outbox(&self) -> bool {
         !self.outbox.is_empty()
     }
 
     /// What [`Engine::take_outbox`] gave was sent. Over UDP that is all that will ever be known.
-    pub(crate) fn on_sent(&mut self) {
+    pub fn on_sent(&mut self) {
         if self.confirmation.is_none()
             && self.outbox.is_empty()
             && let Some(last) = self.handed.take()
@@ -284,35 +258,38 @@ impl Engine {
     }
 
     /// The next thing to do with the sockets.
-    pub(crate) fn next_deed(&mut self) -> Option<Deed> {
+    pub fn next_deed(&mut self) -> Option<Deed> {
         self.deeds.pop_front()
     }
 
     /// When [`Engine::on_timeout`] or [`Engine::pump`] is due. May change with every input.
-    pub(crate) fn next_timeout(&self, now: Duration) -> Option<Duration> {
+    pub fn next_timeout(&self, now: Duration) -> Option<Duration> {
         let pump_at = Some(self.paused_until).filter(|at| *at > now);
         [self.agent.next_timeout(), self.ask_at(), pump_at].into_iter().flatten().min()
     }
 
     /// What keep-alives say of the shared files.
-    pub(crate) fn set_files(&mut self, files: SharedFiles) {
+    pub fn set_files(&mut self, files: SharedFiles) {
         self.agent.set_files(files);
     }
 
     /// What the disk refused since this was last asked.
-    pub(crate) fn take_trouble(&mut self) -> Option<io::Error> {
+    pub fn take_trouble(&mut self) -> Option<io::Error> {
         self.trouble.take()
     }
 
-    pub(crate) fn agent(&self) -> &Agent {
+    /// The agent within.
+    pub fn agent(&self) -> &Agent {
         &self.agent
     }
 
-    pub(crate) fn spool(&self) -> &Spool {
+    /// The spool within.
+    pub fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    pub(crate) fn counters(&self) -> Counters {
+    /// What became of events.
+    pub fn counters(&self) -> Counters {
         self.counters
     }
 
@@ -320,7 +297,7 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's; the next start takes the end for a crash then.
-    pub(crate) fn close(self) -> (Counter, Counter, io::Result<()>) {
+    pub fn close(self) -> (Counter, Counter, io::Result<()>) {
         let (sent, taken) = self.agent.counters();
         (sent, taken, self.spool.close())
     }
