@@ -303,6 +303,11 @@ impl Agent {
         self.asked
     }
 
+    /// When its manager's last genuine message came; its start, if there was none.
+    pub fn last_heard(&self) -> Duration {
+        self.last_heard
+    }
+
     /// What it could make nothing of.
     pub fn ignored(&self) -> Ignored {
         self.ignored

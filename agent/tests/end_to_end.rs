@@ -5,7 +5,8 @@
 mod stand_ins;
 
 use std::net::UdpSocket;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::Command;
 
 use codec::HexDigest;
@@ -191,6 +192,59 @@ fn the_man_page_is_of_the_program() {
     let output = Command::new(env!("CARGO_BIN_EXE_ringmaster-agent")).arg("--man").output().unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(page.contains(".TH ringmaster-agent 1") && page.contains("ringmaster\\-agent.toml"), "{page}");
+}
+
+#[test]
+fn its_status_tells_what_it_has_and_does() {
+    let (socket, address) = absent();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let (code, _) = status(&home, "--json");
+    assert_eq!(code, 2, "nobody answers");
+    let mut program = Program::start(&home);
+    send(&collector(&home), 0..50);
+    program.has_taken(53);
+    let (code, text) = status(&home, "--json");
+    let away: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &away["is_connected"]), (1, &false.into()));
+    assert!(away["last_word_seconds"].is_null());
+    assert_eq!((&away["events"]["taken"], &away["spool"]["records"]), (&53.into(), &53.into()));
+    assert!(away["spool"]["oldest_seconds"].as_f64().is_some_and(|age| age >= 0.0), "{text}");
+
+    let mut manager = Manager::appear(socket);
+    manager.accept();
+    assert_eq!(manager.events_to(49), Vec::from_iter(0..50));
+    let there = loop {
+        manager.keep_alive();
+        let (code, text) = status(&home, "--json");
+        let there: serde_json::Value = serde_json::from_str(&text).unwrap();
+        if there["spool"]["records"] == 0 {
+            assert_eq!(code, 0);
+            break there;
+        }
+    };
+    assert_eq!((&there["connections"], &there["events"]["confirmed"]), (&1.into(), &53.into()));
+    assert!(there["spool"]["oldest_seconds"].is_null());
+    let (code, text) = status(&home, "--metrics");
+    assert_eq!(code, 0);
+    assert!(text.contains("\nringmaster_agent_events_taken_total 53\n"), "{text}");
+
+    // Whoever may connect and says nothing, or goes away at once, holds up nobody.
+    let path = home.path("queue/ringmaster-agent/status");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let silent: Vec<_> = (0..20).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    (0..20).for_each(|_| drop(UnixStream::connect(&path).unwrap()));
+    send(&collector(&home), 50..60);
+    assert_eq!(manager.events_to(59), Vec::from_iter(50..60));
+    assert_eq!(status(&home, "--json").0, 0);
+    drop(silent);
+}
+
+/// The exit status of `ringmaster-agent status`, and what it prints.
+fn status(home: &Home, option: &str) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmaster-agent"));
+    let output = command.arg("status").arg(option).arg("--home").arg(home.path("")).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]

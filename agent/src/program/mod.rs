@@ -9,11 +9,13 @@ mod run;
 mod servers;
 mod settings;
 mod shared;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 use log::Log;
 use process::{Identity, PidFile};
@@ -21,13 +23,13 @@ use settings::Settings;
 
 /// An agent in the place of ossec-agentd: over TCP or UDP, with a spool on disk for the time while its manager is away.
 ///
-/// It reads <client> of etc/ossec.conf, and etc/ringmaster-agent.toml for what OSSEC has no word for. SIGUSR1 logs what became of
-/// events. Called as ossec-agentd (a link), it goes to the background unless -f is given.
+/// Without a command it runs. It reads <client> of etc/ossec.conf, and etc/ringmaster-agent.toml for what OSSEC has no word for.
+/// SIGUSR1 logs what became of events. Called as ossec-agentd (a link), it goes to the background unless -f is given.
 #[derive(Debug, Parser)]
 #[command(name = "ringmaster-agent", version)]
 struct Arguments {
     /// The folder of the OSSEC agent.
-    #[arg(short = 'D', long, value_name = "DIR", default_value = "/var/ossec")]
+    #[arg(short = 'D', long, global = true, value_name = "DIR", default_value = "/var/ossec")]
     home: PathBuf,
     /// Print the settings, or what is wrong with them, and end.
     #[arg(short = 't', long)]
@@ -47,6 +49,32 @@ struct Arguments {
     /// Print the man page, and end.
     #[arg(long)]
     man: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what the running agent has and does. Exit status: 0 connected to a manager, 1 not, 2 nobody answers.
+    Status {
+        /// Print JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Print the numbers as Prometheus reads them, for the text collector of its node exporter.
+        #[arg(long, conflicts_with = "json")]
+        metrics: bool,
+    },
+    /// Print the completions of a shell: bash, zsh, fish, elvish or powershell.
+    Completions {
+        /// Which.
+        shell: Shell,
+    },
+    /// Write the man pages of the program and its commands into a folder, which is made if it is missing.
+    Man {
+        /// Where they go.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 /// The name of the C program whose place this one takes.
@@ -57,6 +85,26 @@ pub(crate) fn main() -> ExitCode {
     let called_as_ossec = Path::new(&called).file_name().is_some_and(|name| name == OSSEC_NAME);
     let name = if called_as_ossec { OSSEC_NAME } else { "ringmaster-agent" };
     let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Status { json, metrics }) => return tell(&arguments.home, name, json, metrics),
+        Some(Command::Completions { shell }) => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "ringmaster-agent", &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Some(Command::Man { to }) => {
+            let written = std::fs::create_dir_all(&to)
+                .and_then(|()| clap_mangen::generate_to(Arguments::command(), &to));
+            return match written {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("{name}: {}: {error}", to.display());
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        None => {}
+    }
     let is_background = arguments.background || (called_as_ossec && !arguments.foreground);
     match start(&arguments, name, is_background) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +113,22 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn tell(home: &Path, name: &str, json: bool, metrics: bool) -> ExitCode {
+    let status = match status::ask(home) {
+        Ok(status) => status,
+        Err(problem) => {
+            eprintln!("{name}: {problem}");
+            return ExitCode::from(2);
+        }
+    };
+    match (json, metrics) {
+        (true, _) => print!("{}", status.json()),
+        (false, true) => print!("{}", status.metrics()),
+        (false, false) => print!("{status}"),
+    }
+    if status.is_connected { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Everything that needs root or a terminal comes first; then the program is who it will be, and runs.

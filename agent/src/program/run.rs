@@ -25,10 +25,13 @@ use super::rids::Rids;
 use super::servers::{BackOff, Way};
 use super::settings::{PRODUCT, Settings};
 use super::shared::{Digests, Incoming};
+use super::status;
 use agent::engine::{Deed, Delivery, Engine, Refusal, Taken};
+use standing::Standing;
 
 mod intake;
 mod manager;
+mod standing;
 
 /// How long the end of the program waits for the manager to confirm what is on its way.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -117,6 +120,9 @@ pub(crate) async fn run(parts: Parts, log: &mut Log) -> Result<(), String> {
     let (sender, mut news) = mpsc::channel(NEWS_MAX);
     let queue = parts.queue.try_clone().and_then(UnixDatagram::from_std).map_err(failed)?;
     let mut signals = Signals::take().map_err(failed)?;
+    let mut askers = status::listen(&parts.home).map_err(|error| {
+        log.warn(&format!("{SPOOL}/status: {error}; 'ringmaster-agent status' will not be answered"));
+    });
     let mut running = Running::new(parts, log, Connection::none(sender));
     running.begin();
     // Whoever started us may not want to know.
@@ -132,6 +138,7 @@ pub(crate) async fn run(parts: Parts, log: &mut Log) -> Result<(), String> {
             Some(news) = news.recv() => running.on_news(news),
             () = tokio::time::sleep_until(deadline) => {}
             signal = signals.next() => running.on_signal(signal, &queue),
+            Some(asker) = standing::next(&mut askers) => status::answer(asker, &running.status()),
         }
         running.on_time();
     }
@@ -206,6 +213,7 @@ struct Running<'a> {
     ignored: agent::Ignored,
     lost: u64,
     recovered: Option<String>,
+    standing: Standing,
 }
 
 /// Between the collectors and the spool.
@@ -232,6 +240,7 @@ impl<'a> Running<'a> {
             lost_after: settings.own.lost_after(),
         };
         Running {
+            standing: Standing::new(&engine),
             log,
             engine,
             rids,

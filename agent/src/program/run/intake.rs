@@ -22,6 +22,7 @@ impl Running<'_> {
     pub(super) fn read_queue(&mut self, queue: &UnixDatagram) {
         let now = self.now();
         let mut buffer = [0; DATAGRAM_BYTES];
+        let taken_from = self.engine.spool().next_sequence();
         for _ in 0..BATCH_MAX {
             // Asked before the event is in our hands, so that a full spool never costs one, however the program ends.
             if !self.engine.has_room() {
@@ -39,6 +40,7 @@ impl Running<'_> {
                 }
             }
         }
+        self.note_age(now, taken_from);
         self.commit(now);
     }
 
@@ -53,6 +55,7 @@ impl Running<'_> {
         if !has_shrunk && !is_due {
             return;
         }
+        let taken_from = self.engine.spool().next_sequence();
         while let Some(datagram) = self.intake.held.pop_front() {
             match self.engine.take(&datagram) {
                 Taken::Kept => {}
@@ -64,6 +67,7 @@ impl Running<'_> {
                 }
             }
         }
+        self.note_age(now, taken_from);
         self.commit(now);
         self.unlock();
     }

@@ -109,6 +109,7 @@ impl Running<'_> {
     fn ready(&mut self) {
         self.connection.was_answered = true;
         self.back_off.reset();
+        self.standing.connections += 1;
         self.server = self.connection.server;
         let server = &self.way.servers[self.server];
         self.log.info(&format!("(4102): Connected to server {server}."));
