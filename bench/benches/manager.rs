@@ -11,7 +11,7 @@ use codec::{AgentId, Counter, Method, Sealer};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use manager::{
     Admission, AgentTable, ConnectionId, CounterSeed, Incoming, Manager, ManagerParts, Peer, Publish,
-    Published, ReplayPolicy, SenderCounter, Settings, ShardId, SinkFull, Time, Verdict,
+    Published, ReplayPolicy, SenderCounter, Settings, ShardId, SinkFull, Ticket, Time, Verdict,
 };
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -141,6 +141,8 @@ impl Publish for Nobody {
         black_box(event);
         Ok(())
     }
+
+    fn pass(&mut self, _ticket: Ticket) {}
 
     fn verdict(&mut self, _index: usize, _verdict: Verdict) {}
 }

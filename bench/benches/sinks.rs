@@ -73,7 +73,7 @@ impl Outgoing {
             let event = Event::parse(line).expect("the rotation's lines are events");
             let agent = self.table.agent((self.next % self.table.agents().len()) as u32);
             let from = ([127, 0, 0, 1], 40_000).into();
-            self.sinks.take(&Published { agent, event, from, transport: Transport::Udp });
+            self.sinks.take(&Published { agent, event, from, transport: Transport::Udp, ticket: None });
         }
         self.next = (self.next + TURN_EVENTS) % self.lines.len();
         let start = thread_time();

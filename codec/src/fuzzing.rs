@@ -96,6 +96,22 @@ pub fn control(bytes: &[u8]) {
             matches!(FromAgent::parse(&text), Some(Ok(FromAgent::KeepAlive(again))) if again.labels == parsed.labels)
         );
     }
+    match FromAgent::parse(bytes) {
+        Some(Ok(FromAgent::Startup { delivery: Some(offer), .. })) => {
+            let mut text = Vec::new();
+            crate::startup_with_delivery(offer, &mut text);
+            assert!(matches!(
+                FromAgent::parse(&text),
+                Some(Ok(FromAgent::Startup { delivery: Some(again), version: None, .. })) if again == offer
+            ));
+        }
+        Some(Ok(FromAgent::DeliveryNext { number })) => {
+            let mut text = Vec::new();
+            crate::delivery_next(number, &mut text);
+            assert_eq!(FromAgent::parse(&text), Some(Ok(FromAgent::DeliveryNext { number })));
+        }
+        Some(_) | None => {}
+    }
     if let Ok(parsed) = ToAgent::parse(bytes) {
         if let ToAgent::FileBegin { digest: _, name } = parsed {
             assert!(!name.as_bytes().contains(&b'/') && name.as_bytes() != b"..");

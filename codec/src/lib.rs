@@ -37,8 +37,9 @@ pub use address::{AddressError, AddressRule};
 pub use archive::{LocalTime, NotArchived, archive_json, archive_line};
 pub use cipher::{Cipher, CipherKey, Method};
 pub use control::{
-    CONTROL_PREFIX, ControlError, FromAgent, KeepAlive, Label, Labels, Merged, MergedError, PING, PONG,
-    SharedFile, SharedName, ToAgent, is_control, keep_alive, keep_alive_without_filler, startup,
+    CONTROL_PREFIX, ControlError, DELIVERY_NUMBER_MAX, DeliveryOffer, FromAgent, KeepAlive, Label, Labels,
+    Merged, MergedError, PING, PONG, SharedFile, SharedName, ToAgent, delivery_next, is_control, keep_alive,
+    keep_alive_without_filler, startup, startup_with_delivery,
 };
 pub use digest::HexDigest;
 pub use envelope::{Wire, WireError, classify};

@@ -46,6 +46,14 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u32> {
     u32::try_from(value).ok()
 }
 
+/// The number that up to twenty ASCII digits write, if it fits 64 bits.
+pub(crate) fn decimal_u64(digits: &[u8]) -> Option<u64> {
+    if !all_digits(digits) || digits.len() > 20 {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |value, digit| value.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+}
+
 /// The bytes before the first NUL: where a C program's string ends.
 pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
     memchr::memchr(0, bytes).map_or(bytes, |nul| &bytes[..nul])
@@ -80,5 +88,10 @@ mod tests {
         assert_eq!(decimal(b""), None);
         assert_eq!(decimal(b" 1"), None);
         assert_eq!(decimal(b"+1"), None);
+        assert_eq!(decimal_u64(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(decimal_u64(b"18446744073709551616"), None);
+        assert_eq!(decimal_u64(b"000000000000000000001"), None);
+        assert_eq!(decimal_u64(b""), None);
+        assert_eq!(decimal_u64(b"-1"), None);
     }
 }

@@ -144,6 +144,9 @@ fn dropped_text(reason: Reason) -> &'static str {
         Reason::CounterOld => {
             "counter too far behind (an agent that was restored? remove its file in queue/rids on the agent)"
         }
+        Reason::DeliveredBefore => "event that every sink had before a break of its connection",
+        Reason::DeliveryLost => "event of an agent that delivers over a newer connection",
+        Reason::DeliveryUnnumbered => "event without a number on a connection that numbers them",
         Reason::EventMalformed => "event without queue or text",
         Reason::EventQueue => "event for a queue that is not for agents' events",
         Reason::FrameLength => "incorrectly formatted message: a frame longer than the limit",
@@ -168,6 +171,9 @@ fn dropped_text(reason: Reason) -> &'static str {
 fn closed_text(reason: CloseReason) -> Option<&'static str> {
     match reason {
         CloseReason::BadFrame => Some("a frame longer than the limit"),
+        CloseReason::Delivery => {
+            Some("the numbers of its events were lost; it comes back and gives them again")
+        }
         CloseReason::KeyRemoved => Some("the agent's key was removed or changed"),
         CloseReason::Overtaken => Some("the agent has a newer connection"),
         CloseReason::Peer => None,

@@ -127,7 +127,13 @@ impl Desk {
         }
     }
 
-    fn send(&mut self, agent: &Agent, to: Peer, method: Method, text: &[u8]) -> Result<(), NotSent> {
+    pub(crate) fn send(
+        &mut self,
+        agent: &Agent,
+        to: Peer,
+        method: Method,
+        text: &[u8],
+    ) -> Result<(), NotSent> {
         let mut initialization_vector = [0; 16];
         self.random.fill_bytes(&mut initialization_vector);
         let envelope = Envelope {

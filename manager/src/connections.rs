@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::action::ConnectionId;
+use crate::deliver::Delivering;
 use crate::settings::Settings;
 use crate::time::Time;
 use crate::verdict::Refusal;
@@ -23,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) greeted: bool,
     /// Whether its agent said that it goes: what that raises goes around back-pressure, so it is raised once.
     pub(crate) said_goodbye: bool,
+    /// Whether its agent numbers its events and gets them confirmed.
+    pub(crate) delivery: Option<Box<Delivering>>,
     paused: bool,
     opened: Time,
     last_heard: Time,
@@ -94,6 +97,7 @@ impl Connections {
             agent: None,
             greeted: false,
             said_goodbye: false,
+            delivery: None,
             paused: false,
             opened: now,
             last_heard: now,
@@ -138,6 +142,11 @@ impl Connections {
 
     pub(crate) fn find_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.slots.get_mut(id.slot as usize)?.as_mut().filter(|connection| connection.id == id)
+    }
+
+    /// The connection that has this slot.
+    pub(crate) fn at(&self, slot: u32) -> Option<&Connection> {
+        self.slots.get(slot as usize)?.as_ref()
     }
 
     /// Every connection, in no particular order that a caller may rely on.

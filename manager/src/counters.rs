@@ -46,6 +46,12 @@ pub struct Counters {
     pub acknowledged: u64,
     /// Acknowledgements that nobody asked for, sent to agents whose connection is paused.
     pub acknowledged_unasked: u64,
+    /// Connections that deliver now: their agents number events and get them confirmed.
+    pub delivering: u64,
+    /// Messages that told an agent what all sinks have.
+    pub delivery_taken: u64,
+    /// Offers of acknowledged delivery that the ledger had no room for.
+    pub delivery_full: u64,
     /// Events of the manager's own that the sink took over. They were not received.
     pub raised: u64,
     /// Events of the manager's own for which the sink had no room.
@@ -78,6 +84,7 @@ impl Counters {
         self.received == self.events + self.control_total() + self.dropped_total()
             && self.admitted == self.connections + self.closed.iter().sum::<u64>()
             && self.authenticated <= self.connections
+            && self.delivering <= self.authenticated
     }
 
     pub(crate) fn record(&mut self, verdict: Verdict) {

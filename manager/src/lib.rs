@@ -3,13 +3,16 @@
 //! [`Manager`] is the one thing to know: `receive` a batch, `next_action`, `next_timeout`. Around it:
 //! * [`AgentTable`] is who may speak, and [`AgentState`] what is known about each; both are shared by all shards;
 //! * [`Verdict`] is what became of a message, [`Counters`] how many there were of each;
-//! * [`ReplayState`] decides once across all shards which counter was taken.
+//! * [`ReplayState`] decides once across all shards which counter was taken;
+//! * [`Deliveries`] is what acknowledged delivery needs across all shards, on a [`Ledger`] that outlives them.
 #![forbid(unsafe_code)]
 
 mod action;
 mod answer;
 mod connections;
 mod counters;
+mod deliver;
+mod delivery;
 mod ids;
 mod manager;
 mod notice;
@@ -26,6 +29,7 @@ mod verdict;
 pub use action::{Action, ConnectionId, ShardId};
 pub use answer::{NotSent, Way};
 pub use counters::{Counters, DroppedFrom, DroppedLast, RefusedLast};
+pub use delivery::{Deliveries, Ledger, LedgerFull, SINKS_MAX, SinkSet, Ticket};
 pub use manager::{Admission, Incoming, Manager, ManagerParts, Peer, Publish, Published, SinkFull};
 pub use notice::{Notice, VERSION_BYTES_MAX};
 pub use replay::{REPLAY_WINDOW, ReplayPolicy, ReplayState, Replayed};

@@ -11,6 +11,8 @@ use rand::rngs::StdRng;
 use crate::action::{Action, ConnectionId, ShardId};
 use crate::connections::{Connections, Due};
 use crate::counters::{Counters, DroppedFrom, DroppedLast, RefusedLast};
+use crate::deliver::Deliverers;
+use crate::delivery::Ticket;
 use crate::notice::Notice;
 use crate::receive::Looked;
 use crate::senders::SenderCounter;
@@ -43,6 +45,7 @@ pub(crate) struct Desk {
     pub(crate) shard: ShardId,
     pub(crate) table: Arc<AgentTable>,
     pub(crate) connections: Connections,
+    pub(crate) deliverers: Deliverers,
     pub(crate) counters: Counters,
     pub(crate) dropped_last: DroppedLast,
     refused_last: RefusedLast,
@@ -109,6 +112,9 @@ pub struct Published<'a> {
     pub from: SocketAddr,
     /// How it came.
     pub transport: Transport,
+    /// Its number, if the connection that brought it delivers: then only the sinks that are wanted take it, and each notes it
+    /// once it has it.
+    pub ticket: Option<Ticket>,
 }
 
 /// The sink has no room for what came as a datagram.
@@ -123,6 +129,10 @@ pub trait Publish {
     /// [`SinkFull`], for a datagram only: it is dropped, and its counter stays used up, so that a copy of it cannot
     /// come in later between newer events. What came over a connection must be taken: its sender is paused instead.
     fn publish(&mut self, event: &Published<'_>) -> Result<(), SinkFull>;
+
+    /// An event of acknowledged delivery that nobody gets, since it is none: the sinks that want its number note it, in its
+    /// place among the agent's events.
+    fn pass(&mut self, ticket: Ticket);
 
     /// Called once for each message of the batch, in the order of the batch.
     fn verdict(&mut self, index: usize, verdict: Verdict);
@@ -147,6 +157,7 @@ impl Manager {
                 shard,
                 table,
                 connections: Connections::default(),
+                deliverers: Deliverers::default(),
                 counters: Counters::default(),
                 dropped_last: [None; Reason::COUNT],
                 refused_last: [None; Refusal::COUNT],
@@ -275,6 +286,11 @@ impl Manager {
     pub fn on_timeout(&mut self, now: Time) {
         let desk = &mut self.desk;
         for _ in 0..DUE_AT_ONCE_MAX {
+            if !desk.serve_due_delivery(now) {
+                break;
+            }
+        }
+        for _ in 0..DUE_AT_ONCE_MAX {
             let Some((connection, due)) = desk.connections.pop_due(now, &desk.settings) else { break };
             match due {
                 Due::Acknowledge => desk.acknowledge_unasked(connection),
@@ -322,7 +338,8 @@ impl Manager {
 
     /// When [`Manager::on_timeout`] is due at the latest. May change with every input.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.desk.connections.next_timeout()
+        let (silent, delivery) = (self.desk.connections.next_timeout(), self.desk.deliverers.next_timeout());
+        silent.into_iter().chain(delivery).min()
     }
 
     /// What was counted so far.
@@ -390,6 +407,7 @@ impl Desk {
     /// Forgets a connection and that its agent had it; whether there was one.
     fn forget(&mut self, id: ConnectionId, reason: CloseReason) -> bool {
         let Some(connection) = self.connections.remove(id) else { return false };
+        self.deliverers.forget(id, connection.delivery);
         if let Some(index) = connection.agent {
             let agent = self.table.agent(index);
             if agent.state().release(Owner { shard: self.shard, connection: id }) {
@@ -403,7 +421,8 @@ impl Desk {
 
     /// Ends a connection whose agent is not in the table any more.
     fn end(&mut self, connection: ConnectionId, reason: CloseReason) {
-        self.connections.remove(connection).expect("the caller has just seen it");
+        let ended = self.connections.remove(connection).expect("the caller has just seen it");
+        self.deliverers.forget(connection, ended.delivery);
         self.counters.closed[reason.index()] += 1;
         self.actions.push_back(Action::Close { connection, reason });
     }
@@ -412,6 +431,7 @@ impl Desk {
     pub(crate) fn settle(&mut self) {
         self.counters.connections = u64::from(self.connections.held());
         self.counters.authenticated = u64::from(self.connections.authenticated());
+        self.counters.delivering = u64::from(self.deliverers.held());
         if cfg!(debug_assertions) {
             self.invariants();
         }
@@ -420,6 +440,7 @@ impl Desk {
     fn invariants(&self) {
         assert!(self.counters.balanced(), "one message, one verdict, one counter: {:?}", self.counters);
         self.connections.invariants(&self.settings);
+        self.deliverers.invariants();
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use codec::{Event, EventError, FromAgent, OpenError, Opened, PONG, Sealed, Wire};
+use codec::{DeliveryOffer, Event, EventError, FromAgent, OpenError, Opened, PONG, Sealed, Wire};
 use rustc_hash::FxHasher;
 
 use crate::action::{Action, ConnectionId};
@@ -70,6 +70,7 @@ impl Manager {
             self.desk.counters.record(verdict);
             if let Verdict::Dropped(reason) = verdict {
                 self.desk.note_dropped(reason, incoming.peer, agent);
+                self.desk.lose_count(incoming.peer, reason);
             }
             publisher.verdict(index, verdict);
         }
@@ -182,12 +183,9 @@ impl Desk {
             Replayed::Old => Reason::CounterOld,
         })?;
         // From here on the message is genuine and used up.
-        let transport = match sender.peer {
-            Peer::Connection(connection) => {
-                self.hear(now, connection, sender.agent);
-                Transport::Tcp
-            }
-            Peer::Datagram(_) => Transport::Udp,
+        let (transport, delivers) = match sender.peer {
+            Peer::Connection(id) => (Transport::Tcp, self.hear(now, id, sender.agent).then_some(id)),
+            Peer::Datagram(_) => (Transport::Udp, None),
         };
         state.heard(now, opened.method, transport);
         match FromAgent::parse(opened.text) {
@@ -201,11 +199,15 @@ impl Desk {
             }
             Some(Err(_)) => Err(Reason::ControlMalformed),
             None => {
+                if let Some(id) = delivers {
+                    return self.decide_delivered(now, sender.agent, sender.from, id, opened.text, publisher);
+                }
                 let event = Event::parse(opened.text).map_err(reason_of_event_error)?;
                 if self.settings.events_per_second_max > 0 {
-                    self.limit_rate(now, sender)?;
+                    self.limit_rate(now, sender.agent, sender.peer)?;
                 }
-                let event = Published { agent: sender.agent, event, from: sender.from, transport };
+                let event =
+                    Published { agent: sender.agent, event, from: sender.from, transport, ticket: None };
                 match (publisher.publish(&event), transport) {
                     (Ok(()), Transport::Tcp | Transport::Udp) => Ok(Verdict::Event),
                     (Err(_), Transport::Udp) => Err(Reason::SinkFull),
@@ -217,9 +219,9 @@ impl Desk {
 
     /// Counts an event against its agent's rate. A datagram beyond it is refused; a connection that brings more is held.
     #[cold]
-    fn limit_rate(&mut self, now: Time, sender: Sender<'_>) -> Result<(), Reason> {
-        let (rate, a_second) = (sender.agent.state().rate(), self.settings.events_per_second_max);
-        match sender.peer {
+    pub(crate) fn limit_rate(&mut self, now: Time, agent: &Agent, peer: Peer) -> Result<(), Reason> {
+        let (rate, a_second) = (agent.state().rate(), self.settings.events_per_second_max);
+        match peer {
             Peer::Datagram(_) if rate.admit(now, a_second) => Ok(()),
             Peer::Datagram(_) => Err(Reason::RateLimited),
             Peer::Connection(connection) => {
@@ -252,12 +254,13 @@ impl Desk {
         }
     }
 
-    /// A connection carried a genuine message of `agent`: the first one makes it the agent's only connection.
-    fn hear(&mut self, now: Time, id: ConnectionId, agent: &Agent) {
+    /// A connection carried a genuine message of `agent`: the first one makes it the agent's only connection. Whether it
+    /// delivers.
+    fn hear(&mut self, now: Time, id: ConnectionId, agent: &Agent) -> bool {
         let connection = self.connections.find_mut(id).expect("it was checked a moment ago");
         connection.heard(now);
         if connection.agent.is_some() {
-            return;
+            return connection.delivery.is_some();
         }
         let from = connection.from;
         self.connections.authenticate(id, agent.index());
@@ -270,6 +273,7 @@ impl Desk {
                 self.actions.push_back(Action::Mail { shard, connection });
             }
         }
+        false
     }
 
     fn control(&mut self, now: Time, sender: Sender<'_>, message: &FromAgent<'_>) -> ControlKind {
@@ -280,12 +284,25 @@ impl Desk {
             self.notice(sender.agent, Notice::Connected { from, transport: Transport::Udp });
         }
         match message {
-            FromAgent::Startup { .. } => {
-                self.acknowledge(sender.agent, sender.peer);
+            FromAgent::DeliveryNext { number } => {
+                if let Peer::Connection(id) = sender.peer {
+                    self.on_delivery_next(id, *number);
+                }
+                ControlKind::DeliveryNext
+            }
+            FromAgent::Startup { delivery, .. } => {
+                self.start(now, sender, *delivery);
                 ControlKind::Startup
             }
             FromAgent::KeepAlive(_) => {
-                self.acknowledge(sender.agent, sender.peer);
+                // An agent that waits for the last confirmation asks by a keep-alive, and knows the answer by the
+                // acknowledgement behind it.
+                if let Peer::Connection(id) = sender.peer {
+                    self.bring_up_to_date(now, id);
+                }
+                if self.check_connection(sender).is_ok() {
+                    self.acknowledge(sender.agent, sender.peer);
+                }
                 ControlKind::KeepAlive
             }
             FromAgent::Shutdown => {
@@ -295,6 +312,23 @@ impl Desk {
             FromAgent::RequestAnswer { .. } => ControlKind::RequestAnswer,
             FromAgent::Unknown(_) => ControlKind::Unknown,
         }
+    }
+
+    /// Answers a start-up; what its agent offers is answered first, so that it knows by the acknowledgement what is agreed.
+    fn start(&mut self, now: Time, sender: Sender<'_>, offer: Option<DeliveryOffer>) {
+        let Peer::Connection(id) = sender.peer else {
+            return self.acknowledge(sender.agent, sender.peer);
+        };
+        let connection = self.connections.find(id).expect("it has just carried a message");
+        if connection.delivery.is_some() {
+            // Its events have numbers already, and nobody could tell which ones come after this.
+            return self.close(id, CloseReason::Delivery);
+        }
+        if let Some(offer) = offer {
+            self.consider(now, sender.agent, id, offer);
+        }
+        self.acknowledge(sender.agent, sender.peer);
+        self.bring_up_to_date(now, id);
     }
 
     /// Says what a control message says about its agent. A keep-alive comes every few seconds and seldom says anything
@@ -318,11 +352,11 @@ impl Desk {
                 text: Bytes::copy_from_slice(payload),
             },
             FromAgent::Shutdown => Notice::Stopped,
-            FromAgent::Startup { version, raw: _ } => {
+            FromAgent::Startup { version, delivery: _, raw: _ } => {
                 let version = version.as_deref().filter(|version| version.len() <= VERSION_BYTES_MAX);
                 Notice::Started { version: version.map(Box::from) }
             }
-            FromAgent::Unknown(_) => return,
+            FromAgent::DeliveryNext { .. } | FromAgent::Unknown(_) => return,
         };
         self.notice(agent, notice);
     }
@@ -344,7 +378,7 @@ impl Desk {
         let origin = sender.agent.origin();
         let text = format!("1:wazuh-remoted:ossec: Agent stopped: '{}->{}'.", origin.name, origin.address);
         let event = Event::parse(text.as_bytes()).expect("it is an event of a log");
-        let event = Published { agent: sender.agent, event, from: sender.from, transport };
+        let event = Published { agent: sender.agent, event, from: sender.from, transport, ticket: None };
         match publisher.publish(&event) {
             Ok(()) => self.counters.raised += 1,
             Err(SinkFull) => self.counters.raised_dropped += 1,
@@ -364,7 +398,7 @@ fn reason_of_open_error(error: OpenError) -> Reason {
     }
 }
 
-fn reason_of_event_error(error: EventError) -> Reason {
+pub(crate) fn reason_of_event_error(error: EventError) -> Reason {
     match error {
         EventError::KeepAliveFiller => Reason::KeepAliveFiller,
         EventError::Empty | EventError::NoQueue => Reason::EventMalformed,

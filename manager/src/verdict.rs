@@ -49,6 +49,8 @@ pub enum Verdict {
 named! {
     /// The kinds of messages that are for the manager itself.
     ControlKind {
+        /// The number of an agent's next event, where delivery is acknowledged.
+        DeliveryNext = "delivery_next",
         /// An agent's description of itself; acknowledged.
         KeepAlive = "keep_alive",
         /// An unsealed `#ping`; answered with `#pong`.
@@ -83,6 +85,12 @@ named! {
         CounterDuplicate = "counter_duplicate",
         /// Its counter is too far behind.
         CounterOld = "counter_old",
+        /// Its number says that every sink has it: the agent gave it again after a break.
+        DeliveredBefore = "delivered_before",
+        /// An event of a connection whose agent delivers over a newer one; the connection was closed.
+        DeliveryLost = "delivery_lost",
+        /// An event before the agent said which number it has; the connection was closed.
+        DeliveryUnnumbered = "delivery_unnumbered",
         /// An event without a queue byte and a colon, or empty.
         EventMalformed = "event_malformed",
         /// An event for a queue that is none for events: an agent must never reach another local socket.
@@ -131,6 +139,9 @@ impl Reason {
             Reason::ConnectionAgent
             | Reason::ConnectionClosed
             | Reason::ControlMalformed
+            | Reason::DeliveredBefore
+            | Reason::DeliveryLost
+            | Reason::DeliveryUnnumbered
             | Reason::EventMalformed
             | Reason::EventQueue
             | Reason::KeepAliveFiller
@@ -141,6 +152,38 @@ impl Reason {
             | Reason::Truncated => None,
         }
     }
+
+    /// Whether an agent's message that is dropped for this has been counted as an event, where delivery is acknowledged.
+    pub(crate) const fn keeps_count(self) -> bool {
+        match self {
+            Reason::DeliveredBefore
+            | Reason::EventMalformed
+            | Reason::EventQueue
+            | Reason::KeepAliveFiller => true,
+            Reason::AddressDenied
+            | Reason::AddressUnknown
+            | Reason::Checksum
+            | Reason::ConnectionAgent
+            | Reason::ConnectionClosed
+            | Reason::ControlMalformed
+            | Reason::CounterDuplicate
+            | Reason::CounterOld
+            | Reason::DeliveryLost
+            | Reason::DeliveryUnnumbered
+            | Reason::FrameLength
+            | Reason::IdAddress
+            | Reason::IdUnknown
+            | Reason::Inflate
+            | Reason::Kernel
+            | Reason::Malformed
+            | Reason::MethodNotAccepted
+            | Reason::RateLimited
+            | Reason::SinkFull
+            | Reason::TooLarge
+            | Reason::Truncated
+            | Reason::WrongKey => false,
+        }
+    }
 }
 
 named! {
@@ -148,6 +191,8 @@ named! {
     CloseReason {
         /// A frame's length was over the limit.
         BadFrame = "bad_frame",
+        /// Its agent numbers its events, and a message was lost or out of place: the agent gives again what was not confirmed.
+        Delivery = "delivery",
         /// The agent's key was removed, or is another one now.
         KeyRemoved = "key_removed",
         /// The agent has a newer connection.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use codec::{Counter, Envelope, KeyFile, Method, Sealer};
 use manager::{
     AgentTable, CounterSeed, Incoming, Manager, ManagerParts, Peer, Publish, Published, SenderCounter,
-    Settings, ShardId, SinkFull, Time, Verdict,
+    Settings, ShardId, SinkFull, Ticket, Time, Verdict,
 };
 
 const BATCH: usize = 64;
@@ -22,6 +22,8 @@ impl Publish for Sink {
         self.events += event.event.rest.len().min(1);
         Ok(())
     }
+
+    fn pass(&mut self, _ticket: Ticket) {}
 
     fn verdict(&mut self, _index: usize, verdict: Verdict) {
         self.dropped += usize::from(matches!(verdict, Verdict::Dropped(_)));

@@ -1,5 +1,6 @@
 //! What an agent says about itself.
 
+use super::delivery::{self, DeliveryOffer};
 use super::{CONTROL_PREFIX, ControlError, KeepAlive, is_control};
 use crate::text::until_nul;
 use serde::Deserialize;
@@ -8,10 +9,17 @@ use std::borrow::Cow;
 const STARTUP: &[u8] = b"agent startup ";
 const SHUTDOWN: &[u8] = b"agent shutdown ";
 const REQUEST: &[u8] = b"req ";
+pub(super) const DELIVERY_NEXT: &[u8] = b"ringmaster next ";
 
 /// A control message from an agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FromAgent<'a> {
+    /// Acknowledged delivery: the next event on this connection has this number, and each one after it one more. No
+    /// answer.
+    DeliveryNext {
+        /// At most [`DELIVERY_NUMBER_MAX`](crate::DELIVERY_NUMBER_MAX).
+        number: u64,
+    },
     /// Every ten seconds to ten minutes. Answer with an ack.
     KeepAlive(KeepAlive<'a>),
     /// The answer to a request, or over UDP the word that one came (payload `ack`).
@@ -27,6 +35,8 @@ pub enum FromAgent<'a> {
     Startup {
         /// The agent's version as Wazuh's start-up has it: `v4.14.7`.
         version: Option<Cow<'a, str>>,
+        /// What an agent of ours offers to a manager of ours.
+        delivery: Option<DeliveryOffer>,
         /// What follows `#!-agent startup `.
         raw: &'a [u8],
     },
@@ -42,11 +52,14 @@ impl<'a> FromAgent<'a> {
     pub fn parse(text: &'a [u8]) -> Option<Result<FromAgent<'a>, ControlError>> {
         let said = until_nul(text.strip_prefix(CONTROL_PREFIX)?);
         Some(if let Some(raw) = said.strip_prefix(STARTUP) {
-            Ok(FromAgent::Startup { version: version(raw), raw })
+            Ok(FromAgent::Startup { version: version(raw), delivery: DeliveryOffer::parse(raw), raw })
         } else if said.starts_with(SHUTDOWN) {
             Ok(FromAgent::Shutdown)
         } else if let Some(answer) = said.strip_prefix(REQUEST) {
             request_answer(answer)
+        } else if let Some(digits) = said.strip_prefix(DELIVERY_NEXT) {
+            let number = delivery::number(digits).ok_or(ControlError::Delivery);
+            number.map(|number| FromAgent::DeliveryNext { number })
         } else {
             KeepAlive::parse(said).map(FromAgent::KeepAlive).or(Ok(FromAgent::Unknown(said)))
         })
@@ -89,6 +102,15 @@ pub fn startup(version: Option<&str>, out: &mut Vec<u8>) {
     debug_assert!(is_control(out) || out.len() > CONTROL_PREFIX.len());
 }
 
+/// Appends the start-up text of an agent that offers acknowledged delivery: to every other manager it is OSSEC's.
+///
+/// # Panics
+/// If the offer's session is zero, or its first number above [`DELIVERY_NUMBER_MAX`](crate::DELIVERY_NUMBER_MAX).
+pub fn startup_with_delivery(offer: DeliveryOffer, out: &mut Vec<u8>) {
+    startup(None, out);
+    out.extend_from_slice(offer.text().as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +123,7 @@ mod tests {
         assert_eq!(parse(b"#!"), None);
         let startup = |version: Option<&'static str>, raw| FromAgent::Startup {
             version: version.map(Cow::Borrowed),
+            delivery: None,
             raw,
         };
         assert_eq!(parse(b"#!-agent startup "), Some(Ok(startup(None, b""))));

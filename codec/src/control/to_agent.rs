@@ -1,8 +1,8 @@
 //! What a manager says to an agent.
 
-use super::{CONTROL_PREFIX, ControlError};
+use super::{CONTROL_PREFIX, ControlError, delivery};
 use crate::digest::HexDigest;
-use crate::text::{Escaped, until_nul};
+use crate::text::{Escaped, decimal_u64, until_nul};
 use std::fmt;
 
 const ACK: &[u8] = b"agent ack ";
@@ -13,6 +13,8 @@ const REQUEST: &[u8] = b"req ";
 const ERROR: &[u8] = b"err ";
 const FILE_BEGIN: &[u8] = b"up file ";
 const FILE_END: &[u8] = b"close file ";
+const DELIVERY_AGREED: &[u8] = b"ringmaster delivery ";
+const DELIVERY_TAKEN: &[u8] = b"ringmaster taken ";
 
 /// A message from a manager to an agent. All but [`ToAgent::FileChunk`] begin with `#!-`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +23,16 @@ pub enum ToAgent<'a> {
     Ack,
     /// For the agent's execd, as it stands.
     ActiveResponse(&'a [u8]),
+    /// Acknowledged delivery: the manager takes the agent's offer. It comes before the acknowledgement of the start-up.
+    DeliveryAgreed {
+        /// The offer's.
+        session: u64,
+    },
+    /// Acknowledged delivery: every sink has everything before this number. The first one says where to begin.
+    DeliveryTaken {
+        /// One more than the number of the last event that every sink has.
+        before: u64,
+    },
     /// Why the manager won't have the agent, in JSON; Wazuh only.
     Error(&'a [u8]),
     /// A shared file follows.
@@ -63,6 +75,10 @@ impl<'a> ToAgent<'a> {
         match self {
             ToAgent::Ack => parts(&[ACK]),
             ToAgent::ActiveResponse(response) => parts(&[EXECD, response]),
+            ToAgent::DeliveryAgreed { session } => {
+                parts(&[DELIVERY_AGREED, format!("{session:016x}").as_bytes()]);
+            }
+            ToAgent::DeliveryTaken { before } => parts(&[DELIVERY_TAKEN, before.to_string().as_bytes()]),
             ToAgent::Error(json) => parts(&[ERROR, json]),
             ToAgent::FileBegin { digest, name } => {
                 parts(&[FILE_BEGIN, digest.as_bytes(), b" ", name.0, b"\n"]);
@@ -93,7 +109,8 @@ impl<'a> ToAgent<'a> {
     /// The message that a manager's text is.
     ///
     /// # Errors
-    /// If a file is announced with a name or digest that are none, or a request has no counter.
+    /// If a file is announced with a name or digest that are none, a request has no counter, or a word on acknowledged
+    /// delivery has no number.
     ///
     /// Source: ossec-hids 4.3.0 and wazuh v4.14.7 `client-agent/receiver.c`, `receive_msg`.
     pub fn parse(text: &'a [u8]) -> Result<ToAgent<'a>, ControlError> {
@@ -118,6 +135,12 @@ impl<'a> ToAgent<'a> {
             }
         } else if let Some(json) = said.strip_prefix(ERROR) {
             Ok(ToAgent::Error(json))
+        } else if let Some(digits) = said.strip_prefix(DELIVERY_TAKEN) {
+            let before = decimal_u64(digits).ok_or(ControlError::Delivery);
+            before.map(|before| ToAgent::DeliveryTaken { before })
+        } else if let Some(digits) = said.strip_prefix(DELIVERY_AGREED) {
+            let session = delivery::session(digits).ok_or(ControlError::Delivery);
+            session.map(|session| ToAgent::DeliveryAgreed { session })
         } else if said == SYSCHECK_RESTART {
             Ok(ToAgent::SyscheckRestart)
         } else if said == FORCE_RECONNECT {
@@ -150,6 +173,8 @@ impl fmt::Debug for ToAgent<'_> {
             ToAgent::FileChunk(chunk) => return write!(formatter, "FileChunk({:?})", Escaped(chunk)),
             ToAgent::Ack
             | ToAgent::ActiveResponse(_)
+            | ToAgent::DeliveryAgreed { .. }
+            | ToAgent::DeliveryTaken { .. }
             | ToAgent::Error(_)
             | ToAgent::FileBegin { .. }
             | ToAgent::FileEnd

@@ -53,6 +53,8 @@ impl manager::Publish for Ignore {
         Ok(())
     }
 
+    fn pass(&mut self, _: manager::Ticket) {}
+
     fn verdict(&mut self, _index: usize, _verdict: manager::Verdict) {}
 }
 

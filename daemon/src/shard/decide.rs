@@ -1,6 +1,8 @@
 //! The batch to the manager, events to the sinks, and what the manager asks for to the kernel.
 
-use manager::{Action, ConnectionId, Incoming, Peer, Publish, Published, SinkFull, Time, Transport, Verdict};
+use manager::{
+    Action, ConnectionId, Incoming, Peer, Publish, Published, SinkFull, Ticket, Time, Transport, Verdict,
+};
 
 use super::Shard;
 use super::batch::{Ending, emptied};
@@ -86,6 +88,10 @@ impl Publish for Publisher<'_> {
         }
         self.sinks.take(event);
         Ok(())
+    }
+
+    fn pass(&mut self, _ticket: Ticket) {
+        unreachable!("no connection delivers without set_deliveries");
     }
 
     fn verdict(&mut self, index: usize, verdict: Verdict) {

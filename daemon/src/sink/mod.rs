@@ -174,7 +174,7 @@ impl Sinks {
 
     /// Takes an event over, into every sink.
     pub(crate) fn take(&mut self, published: &Published<'_>) {
-        let Published { agent, event, from: _, transport: _ } = published;
+        let Published { agent, event, from: _, transport: _, ticket: _ } = published;
         let origin = agent.origin();
         for sink in &mut self.sinks {
             match sink {

@@ -48,6 +48,10 @@ impl Publish for Sink {
         Ok(())
     }
 
+    fn pass(&mut self, ticket: Ticket) {
+        panic!("{ticket:?} of a connection that does not deliver");
+    }
+
     fn verdict(&mut self, index: usize, verdict: Verdict) {
         assert_eq!(index, self.verdicts.len(), "one verdict each, in order");
         self.verdicts.push(verdict);

@@ -244,6 +244,8 @@ fn check_answers(answers: &[&str], at: &str) {
             }
             ToAgent::Ack => {}
             ToAgent::ActiveResponse(_)
+            | ToAgent::DeliveryAgreed { .. }
+            | ToAgent::DeliveryTaken { .. }
             | ToAgent::Error(_)
             | ToAgent::ForceReconnect
             | ToAgent::Raw(_)

@@ -165,7 +165,12 @@ impl Running<'_> {
                 let ended = self.incoming.end();
                 self.shared_file(now, ended);
             }
-            Ok(ToAgent::Ack | ToAgent::ForceReconnect) => {}
+            Ok(
+                ToAgent::Ack
+                | ToAgent::DeliveryAgreed { .. }
+                | ToAgent::DeliveryTaken { .. }
+                | ToAgent::ForceReconnect,
+            ) => {}
             Ok(ToAgent::Error(_) | ToAgent::Raw(_) | ToAgent::Request { .. }) => {
                 self.incoming.abandon();
                 let text = format!(
@@ -178,7 +183,9 @@ impl Running<'_> {
                 self.incoming.refuse();
                 self.shared_file(now, Err(Refused::Name));
             }
-            Err(error @ (ControlError::NoNewline | ControlError::RequestCounter)) => {
+            Err(
+                error @ (ControlError::Delivery | ControlError::NoNewline | ControlError::RequestCounter),
+            ) => {
                 self.log.condition(now, Condition::Message, &error.to_string());
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use codec::{Counter, KeyEntry};
 use manager::{
     Action, Admission, AgentTable, CloseReason, ConnectionId, CounterSeed, Incoming, Manager, ManagerParts,
-    Peer, Publish, Published, Reason, SenderCounter, ShardId, SinkFull, Time, Transport, Verdict,
+    Peer, Publish, Published, Reason, SenderCounter, ShardId, SinkFull, Ticket, Time, Transport, Verdict,
 };
 use rand::RngExt;
 
@@ -356,6 +356,10 @@ impl Publish for Sink<'_> {
         let text = format!("{}:{}", event.event.queue as char, String::from_utf8_lossy(event.event.rest));
         self.take(name, text);
         Ok(())
+    }
+
+    fn pass(&mut self, ticket: Ticket) {
+        self.oracle.check(false, || format!("{ticket:?}, but nobody offered to deliver"));
     }
 
     fn verdict(&mut self, index: usize, verdict: Verdict) {
