@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::{
-    AgentId, CipherKey, Counter, Envelope, HexDigest, KeepAlive, Labels, Product, SealError, Sealed, ToAgent,
+    AgentId, CipherKey, Counter, DeliveryOffer, Envelope, HexDigest, KeepAlive, Labels, Product, SealError,
+    Sealed, ToAgent,
 };
 use rand::Rng;
 
@@ -41,6 +42,8 @@ pub struct Agent {
     ignored: Ignored,
     /// What its keep-alives say of its files; boxed, since most simulated agents have none.
     files: Option<Box<SharedFiles>>,
+    /// What its start-ups offer.
+    offer: Option<DeliveryOffer>,
 }
 
 /// The shared files that an agent has, as its keep-alives tell.
@@ -150,6 +153,7 @@ impl Agent {
             asked: 0,
             ignored: Ignored::default(),
             files: None,
+            offer: None,
         }
     }
 
@@ -267,6 +271,38 @@ impl Agent {
         self.files = Some(Box::new(files));
     }
 
+    /// What start-ups offer from now on: acknowledged delivery of the caller's events. A manager that agrees says so before the
+    /// agent is ready ([`Output::DeliveryAgreed`]), and then where to begin ([`Output::DeliveryTaken`]). Start-ups of Wazuh
+    /// agents have no room for it: they offer nothing.
+    pub fn set_delivery(&mut self, offer: Option<DeliveryOffer>) {
+        self.offer = offer;
+    }
+
+    /// Where delivery is acknowledged: the number of the event that is submitted next; those behind it count on. Nothing unless
+    /// the agent is [`State::Ready`].
+    ///
+    /// # Panics
+    /// If the number is above [`codec::DELIVERY_NUMBER_MAX`].
+    pub fn say_next(&mut self, tools: &mut Tools, number: u64) {
+        tools.begin_input();
+        if matches!(self.phase, Phase::Ready { .. }) {
+            let mut text = std::mem::take(&mut tools.text);
+            text.clear();
+            codec::delivery_next(number, &mut text);
+            self.seal(tools, &text).expect("a number is short");
+            tools.text = text;
+        }
+    }
+
+    /// Leaves its manager and asks to be connected again. Nothing unless the agent is [`State::Ready`].
+    pub fn reconnect(&mut self, tools: &mut Tools) {
+        tools.begin_input();
+        if matches!(self.phase, Phase::Ready { .. }) {
+            tools.outputs.push_back(Output::Disconnect);
+            self.lose(tools);
+        }
+    }
+
     /// Stops: a Wazuh agent says so to its manager. Then the caller closes the connection.
     ///
     /// # Panics
@@ -344,6 +380,16 @@ impl Agent {
                 self.send_keep_alive(tools, now);
             }
             (Ok(ToAgent::Ack), Phase::Ready { .. }) => tools.outputs.push_back(Output::Acknowledged),
+            (Ok(ToAgent::DeliveryAgreed { session }), Phase::Starting { .. })
+                if self.has_offered(session) =>
+            {
+                tools.outputs.push_back(Output::DeliveryAgreed);
+            }
+            (Ok(ToAgent::DeliveryTaken { before }), Phase::Starting { .. } | Phase::Ready { .. })
+                if self.offer.is_some() =>
+            {
+                tools.outputs.push_back(Output::DeliveryTaken { before });
+            }
             // A Wazuh agent reads one message and takes anything but the acknowledgement for a failure.
             (_, Phase::Starting { .. }) => {
                 if (self.profile.product, self.profile.transport) == (Product::Wazuh, Transport::Tcp) {
@@ -357,6 +403,11 @@ impl Agent {
             }
             (Ok(_) | Err(_), Phase::Ready { .. }) => tools.outputs.push_back(Output::Received(text.to_vec())),
         }
+    }
+
+    /// Whether its start-up offered this session.
+    fn has_offered(&self, session: u64) -> bool {
+        self.offer.is_some_and(|offer| offer.session == session)
     }
 
     fn lose(&mut self, tools: &mut Tools) {
@@ -383,11 +434,11 @@ impl Agent {
                 ACKNOWLEDGEMENT_WAIT
             }
         };
-        let version = match self.profile.product {
-            Product::Ossec => None,
-            Product::Wazuh => Some(&*self.profile.version),
-        };
-        codec::startup(version, &mut text);
+        match (self.profile.product, self.offer) {
+            (Product::Ossec, Some(offer)) => codec::startup_with_delivery(offer, &mut text),
+            (Product::Ossec, None) => codec::startup(None, &mut text),
+            (Product::Wazuh, Some(_) | None) => codec::startup(Some(&self.profile.version), &mut text),
+        }
         self.seal(tools, &text).expect("a start-up is short");
         self.asked += 1;
         tools.text = text;

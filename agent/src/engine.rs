@@ -7,21 +7,23 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-use codec::Counter;
+use codec::{Counter, DeliveryOffer};
 use spool::{AppendError, AtBound, Cursor, Sequence, Spool};
 
 use crate::{Agent, Output, SharedFiles, State, SubmitError, Tools};
 
 mod confirmation;
 mod event;
+mod outbox;
+mod way;
 
-use confirmation::Confirmation;
 pub use event::{Refusal, Taken};
+use outbox::Outbox;
+use way::{Acknowledged, Way, Word};
 
-/// Bytes of sealed messages that wait for the connection; what is more stays in the spool.
-const OUTBOX_BYTES_MAX: usize = 128 << 10;
 /// More than the longest event takes of a spool, a new segment included.
 const EVENT_ROOM_BYTES: u64 = 8 << 10;
 /// Over UDP nothing pushes back: so many datagrams, then a pause. C managers' sockets hold some 160.
@@ -37,15 +39,23 @@ pub struct Engine {
     bytes_max: u64,
     at_bound: AtBound,
     cursor: Cursor,
-    /// Over TCP an event is forgotten when it is confirmed, over UDP when it was sent.
-    confirmation: Option<Confirmation>,
+    is_tcp: bool,
+    /// Whether acknowledged delivery is offered.
+    offers: bool,
+    /// The manager knows events that this spool never gave out: its next session is to be another.
+    is_foreign: bool,
+    /// Of the connection that there is, or was.
+    way: Way,
     confirm_after: Duration,
     /// The last event that this connection was given.
     handed: Option<Sequence>,
-    /// How many events it was given and are not forgotten.
-    unforgotten: u64,
-    outbox: VecDeque<Vec<u8>>,
-    outbox_bytes: usize,
+    /// Every event that an earlier life gave to a connection has a number below, and each that this one took has none below.
+    given_before: Sequence,
+    /// Every event that this life gave to a connection has a number below.
+    given: Sequence,
+    outbox: Outbox,
+    /// What the manager itself remembers need not be noted again before.
+    save_at: Duration,
     /// Over UDP: no event before.
     paused_until: Duration,
     is_finishing: bool,
@@ -61,6 +71,8 @@ pub struct Delivery {
     pub spool: spool::Settings,
     /// Over TCP: how long after an event the manager is asked to confirm it. `None` over UDP.
     pub confirm_after: Option<Duration>,
+    /// Whether, over TCP, the manager is offered to acknowledge events itself.
+    pub acknowledged: bool,
 }
 
 /// What the owner of the sockets does next.
@@ -72,10 +84,13 @@ pub enum Deed {
     Disconnect,
     /// The manager is gone.
     Locked,
-    /// The manager is there: events go.
+    /// The manager is there: events go, or as soon as it says where to begin. [`Engine::is_acknowledged`] tells the way.
     Ready,
     /// A text from the manager, for the agent's other parts.
     Received(Vec<u8>),
+    /// The manager knows events of the spool that the spool never gave out: it is a copy of what it was once. It has a new
+    /// session now, so that the manager takes what it has for what it is.
+    SessionRenewed,
 }
 
 /// What became of events.
@@ -94,8 +109,11 @@ pub struct Counters {
 impl Engine {
     /// An engine of a new agent, and the spool that an earlier one left. `tools` are its own: nobody else may use them.
     pub fn new(agent: Agent, tools: Tools, spool: Spool, delivery: Delivery) -> Engine {
-        let Delivery { spool: spool::Settings { bytes_max, at_bound, .. }, confirm_after } = delivery;
+        let Delivery { spool: spool::Settings { bytes_max, at_bound, .. }, confirm_after, acknowledged } =
+            delivery;
         let cursor = spool.cursor(spool.first_sequence());
+        let given_before = spool.next_sequence();
+        let is_tcp = confirm_after.is_some();
         Engine {
             agent,
             tools,
@@ -103,12 +121,16 @@ impl Engine {
             bytes_max,
             at_bound,
             cursor,
-            confirmation: confirm_after.map(|_| Confirmation::default()),
+            is_tcp,
+            offers: is_tcp && acknowledged,
+            is_foreign: false,
+            way: Way::new(is_tcp),
             confirm_after: confirm_after.unwrap_or_default(),
             handed: None,
-            unforgotten: 0,
-            outbox: VecDeque::new(),
-            outbox_bytes: 0,
+            given_before,
+            given: Sequence(0),
+            outbox: Outbox::default(),
+            save_at: Duration::ZERO,
             paused_until: Duration::ZERO,
             is_finishing: false,
             deeds: VecDeque::new(),
@@ -163,6 +185,8 @@ impl Engine {
 
     /// The connection that was asked for is there.
     pub fn on_connected(&mut self, now: Duration) {
+        let offer = self.offer();
+        self.agent.set_delivery(offer);
         self.input(now, |agent, tools| agent.on_connected(tools, now));
     }
 
@@ -189,32 +213,38 @@ impl Engine {
     pub fn finish(&mut self, now: Duration) {
         self.pump(now);
         self.is_finishing = true;
-        if self.confirmation.as_ref().is_some_and(Confirmation::has_unasked) {
+        if self.way.has_unasked() {
             self.probe(now);
         }
     }
 
     /// Whether nothing is on its way that the manager has not confirmed.
     pub fn is_settled(&self) -> bool {
-        let confirmed = self.confirmation.as_ref().is_none_or(Confirmation::is_settled);
-        self.agent.state() != State::Ready || (confirmed && self.outbox.is_empty())
+        self.agent.state() != State::Ready || (self.way.is_settled() && self.outbox.is_empty())
     }
 
     /// Seals events of the spool while there is room for them on the way.
     pub fn pump(&mut self, now: Duration) {
-        if self.agent.state() != State::Ready || self.is_finishing || now < self.paused_until {
+        let may_go = self.agent.state() == State::Ready && self.way.has_begun() && !self.is_finishing;
+        if !may_go || now < self.paused_until {
             return;
         }
         let mut burst = 0;
-        while self.outbox_bytes < OUTBOX_BYTES_MAX {
-            if self.confirmation.is_none() && burst >= BURST_MESSAGES_MAX {
+        while self.outbox.has_room() {
+            if !self.is_tcp && burst >= BURST_MESSAGES_MAX {
                 self.paused_until = now + BURST_PAUSE;
                 return;
             }
-            let Engine { agent, tools, spool, cursor, .. } = self;
+            let Engine { agent, tools, spool, cursor, outbox, way, .. } = self;
             let (sequence, submitted, bytes) = match spool.read(cursor) {
                 Ok(None) => return,
-                Ok(Some((sequence, text))) => (sequence, agent.submit(tools, text), text.len()),
+                Ok(Some((sequence, text))) => {
+                    if let Some(number) = way.number_to_say(sequence) {
+                        agent.say_next(tools, number);
+                        outbox.collect(tools);
+                    }
+                    (sequence, agent.submit(tools, text), text.len())
+                }
                 Err(error) => {
                     self.trouble = Some(error);
                     return;
@@ -222,24 +252,27 @@ impl Engine {
             };
             burst += 1;
             match submitted {
-                Ok(()) => self.counters.handed += 1,
+                Ok(()) => {
+                    self.outbox.collect(&mut self.tools);
+                    self.way.on_handed(now, sequence, bytes);
+                    self.counters.handed += 1;
+                    self.counters.again += u64::from(sequence < self.given);
+                }
                 // Older programs may have left it.
-                Err(SubmitError::Seal(_)) => self.counters.refused += 1,
+                Err(SubmitError::Seal(_)) => {
+                    self.way.on_passed_over(now, sequence);
+                    self.counters.refused += 1;
+                }
                 Err(SubmitError::Locked) => unreachable!("the agent is ready"),
             }
             self.handed = Some(sequence);
-            self.unforgotten += 1;
-            if let Some(confirmation) = &mut self.confirmation {
-                confirmation.on_handed(now, sequence, bytes);
-            }
-            self.drain();
+            self.given = self.given.max(Sequence(sequence.0 + 1));
         }
     }
 
     /// Messages to send, in order; over UDP, [`Engine::on_sent`] when they are. A batch, so that many frames make one write.
     pub fn take_outbox(&mut self) -> VecDeque<Vec<u8>> {
-        self.outbox_bytes = 0;
-        std::mem::take(&mut self.outbox)
+        self.outbox.take()
     }
 
     /// Whether [`Engine::take_outbox`] gives anything.
@@ -249,11 +282,12 @@ impl Engine {
 
     /// What [`Engine::take_outbox`] gave was sent. Over UDP that is all that will ever be known.
     pub fn on_sent(&mut self) {
-        if self.confirmation.is_none()
+        if !self.is_tcp
             && self.outbox.is_empty()
             && let Some(last) = self.handed.take()
         {
-            self.forget(last);
+            self.forget_before(Sequence(last.0 + 1));
+            self.save();
         }
     }
 
@@ -271,6 +305,15 @@ impl Engine {
     /// What keep-alives say of the shared files.
     pub fn set_files(&mut self, files: SharedFiles) {
         self.agent.set_files(files);
+    }
+
+    /// Whether the manager of this connection, or of the last one, has agreed to say itself what its sinks have. Otherwise
+    /// keep-alives ask it what it has read, or over UDP nobody knows anything.
+    pub fn is_acknowledged(&self) -> bool {
+        match self.way {
+            Way::Acknowledged(_) => true,
+            Way::KeepAlives(_) | Way::Unknown => false,
+        }
     }
 
     /// What the disk refused since this was last asked.
@@ -303,8 +346,7 @@ impl Engine {
     }
 
     fn ask_at(&self) -> Option<Duration> {
-        let confirmation = self.confirmation.as_ref().filter(|_| self.agent.state() == State::Ready)?;
-        confirmation.ask_at(self.confirm_after)
+        if self.agent.state() == State::Ready { self.way.ask_at(self.confirm_after) } else { None }
     }
 
     fn probe(&mut self, now: Duration) {
@@ -315,31 +357,31 @@ impl Engine {
         let asked = self.agent.asked();
         input(&mut self.agent, &mut self.tools);
         let was_ready = self.agent.state() == State::Ready;
-        if let Some(confirmation) = &mut self.confirmation {
-            (asked..self.agent.asked()).for_each(|_| confirmation.on_asked());
-        }
-        self.drain();
-        if was_ready {
+        (asked..self.agent.asked()).for_each(|_| self.way.on_asked());
+        self.drain(now);
+        if was_ready && self.is_foreign {
+            self.leave(now);
+        } else if was_ready {
             self.pump(now);
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, now: Duration) {
         while let Some(output) = self.tools.next_output() {
             match output {
-                Output::Transmit(message) => {
-                    self.outbox_bytes += message.len();
-                    self.outbox.push_back(message);
-                }
+                Output::Transmit(message) => self.outbox.push(message),
                 Output::Acknowledged => {
-                    if let Some(last) = self.confirmation.as_mut().and_then(Confirmation::on_acknowledged) {
-                        self.forget(last);
+                    if let Some(before) = self.way.on_acknowledged() {
+                        self.forget_before(before);
+                        self.save();
                     }
                 }
                 Output::Connect => {
                     self.begin_again();
                     self.deeds.push_back(Deed::Connect);
                 }
+                Output::DeliveryAgreed => self.way = Way::Acknowledged(Acknowledged::default()),
+                Output::DeliveryTaken { before } => self.on_taken(now, Sequence(before)),
                 Output::Disconnect => self.deeds.push_back(Deed::Disconnect),
                 Output::Locked => self.deeds.push_back(Deed::Locked),
                 Output::Ready => self.deeds.push_back(Deed::Ready),
@@ -348,22 +390,67 @@ impl Engine {
         }
     }
 
-    /// For a new connection: what the last one was given and did not confirm comes first.
-    fn begin_again(&mut self) {
-        self.outbox.clear();
-        self.outbox_bytes = 0;
-        let first = self.spool.first_sequence();
-        self.handed = None;
-        self.counters.again += std::mem::take(&mut self.unforgotten);
-        self.cursor = self.spool.cursor(first);
-        self.confirmation = self.confirmation.take().map(|_| Confirmation::default());
+    /// What a new connection is offered. Its session is made with the first offer, and is on the disk before it is told.
+    fn offer(&mut self) -> Option<DeliveryOffer> {
+        if !self.offers {
+            return None;
+        }
+        if self.spool.session().is_none() || self.is_foreign {
+            let session = NonZeroU64::new(self.tools.random_u64()).unwrap_or(NonZeroU64::MIN);
+            let renewed = self.spool.renew_session(session);
+            // A disk that does not take it gets no offer: keep-alives do.
+            renewed.map_err(|error| self.trouble = Some(error)).ok()?;
+            if std::mem::take(&mut self.is_foreign) {
+                self.deeds.push_back(Deed::SessionRenewed);
+            }
+        }
+        let session = self.spool.session()?.get();
+        Some(DeliveryOffer { session, first: self.spool.first_sequence().0 })
     }
 
-    fn forget(&mut self, last: Sequence) {
-        let before = self.spool.records();
-        let forgotten = self.spool.forget(last).and_then(|()| self.spool.save());
-        self.unforgotten = self.unforgotten.saturating_sub(before - self.spool.records());
-        self.note(forgotten);
+    fn on_taken(&mut self, now: Duration, before: Sequence) {
+        let given = self.given.max(self.given_before);
+        match &mut self.way {
+            Way::Acknowledged(acknowledged) => match acknowledged.on_taken(before, given) {
+                Word::Before(before) => {
+                    self.forget_before(before);
+                    if now >= self.save_at {
+                        self.save();
+                        self.save_at = now + self.confirm_after;
+                    }
+                }
+                Word::Foreign => self.is_foreign = true,
+            },
+            // Nobody has agreed to anything.
+            Way::KeepAlives(_) | Way::Unknown => {}
+        }
+    }
+
+    /// The next connection offers another session.
+    fn leave(&mut self, now: Duration) {
+        self.agent.reconnect(&mut self.tools);
+        self.drain(now);
+    }
+
+    /// For a new connection: what the last one was given and did not confirm comes first.
+    fn begin_again(&mut self) {
+        self.outbox = Outbox::default();
+        self.handed = None;
+        self.cursor = self.spool.cursor(self.spool.first_sequence());
+        self.way = Way::new(self.is_tcp);
+    }
+
+    /// The other side has everything before.
+    fn forget_before(&mut self, before: Sequence) {
+        if before > self.spool.first_sequence() {
+            let forgotten = self.spool.forget(Sequence(before.0 - 1));
+            self.note(forgotten);
+        }
+    }
+
+    fn save(&mut self) {
+        let saved = self.spool.save();
+        self.note(saved);
     }
 
     fn note(&mut self, result: io::Result<()>) {

@@ -18,6 +18,13 @@ pub enum Output {
     /// [`Agent::on_connected`]: crate::Agent::on_connected
     /// [`Agent::on_closed`]: crate::Agent::on_closed
     Connect,
+    /// The manager agrees to acknowledged delivery on the session that was offered.
+    DeliveryAgreed,
+    /// The manager's sinks have every event before this number.
+    DeliveryTaken {
+        /// As the manager says it: check it before use.
+        before: u64,
+    },
     /// Close the connection. The agent has forgotten it already; telling it so is harmless.
     Disconnect,
     /// The manager is gone: events must wait.
@@ -58,6 +65,11 @@ impl Tools {
     /// The next thing to do for the agent that had the last input.
     pub fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// Any number.
+    pub(crate) fn random_u64(&mut self) -> u64 {
+        self.random.next_u64()
     }
 
     /// A random duration below `max`.

@@ -40,6 +40,61 @@ fn events_arrive_in_order_and_a_cut_loses_none() {
     assert_eq!(manager.events_to(109), Vec::from_iter(100..110));
 }
 
+/// Event 0 of the collector has the number 3: the agent's own three come first.
+#[test]
+fn a_manager_that_acknowledges_is_given_what_it_does_not_have() {
+    let (mut manager, address) = Manager::listen();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let mut program = Program::start(&home);
+    send(&collector(&home), 0..20);
+    let offer = manager.accept_and_agree();
+    program.says("Delivery is acknowledged by the manager.");
+    manager.has(0);
+    while manager.text() != "#!-ringmaster next 0" {}
+    assert_eq!(manager.events_to(19), Vec::from_iter(0..20));
+    // 5 is the last that every sink has; so much is known when the connection breaks, and more by the time it is back.
+    manager.has(3 + 6);
+    manager.cut();
+    assert_eq!(manager.accept_and_agree().session, offer.session);
+    manager.has(3 + 10);
+    while manager.text() != "#!-ringmaster next 13" {}
+    assert_eq!(manager.events_to(19), Vec::from_iter(10..20));
+    program.ends(Signal::SIGKILL);
+    let mut program = Program::start(&home);
+    assert_eq!(manager.accept_and_agree().session, offer.session);
+    manager.has(3 + 18);
+    while manager.text() != "#!-ringmaster next 21" {}
+    assert_eq!(manager.events_to(19), [18, 19]);
+    // At its end it asks, and hears.
+    program.signal(Signal::SIGTERM);
+    program.says("SIGNAL [(15)-(Terminated)] Received.");
+    manager.keep_alive();
+    manager.has(spool::JUMP + 100);
+    manager.acknowledge_to_the_end();
+    assert!(program.ends_by_itself().success());
+
+    // Put back from a backup that was made before the manager had anything: the manager knows better, and is told so.
+    std::fs::remove_file(home.path("queue/ringmaster-agent/state")).unwrap();
+    let mut program = Program::start(&home);
+    let other = manager.accept_and_agree();
+    assert_ne!(other.session, offer.session);
+    manager.has(u64::MAX);
+    program.says("It has a new session now");
+    let third = manager.accept_and_agree();
+    assert_ne!(third.session, other.session);
+    manager.has(third.first);
+    while manager.text() != format!("#!-ringmaster next {}", third.first) {}
+}
+
+#[test]
+fn who_wants_no_acknowledged_delivery_offers_none() {
+    let (mut manager, address) = Manager::listen();
+    let home = Home::new(&client(address, "tcp"), "[delivery]\nacknowledged = false\n");
+    let mut program = Program::start(&home);
+    assert_eq!(manager.accept_any(), "#!-agent startup ");
+    program.says("Delivery is confirmed by keep-alives: events may arrive twice after a break.");
+}
+
 #[test]
 fn events_outlive_the_program_and_an_absent_manager() {
     let (socket, address) = absent();

@@ -402,8 +402,9 @@ impl Generator {
                     self.progress.locked.fetch_add(1, Ordering::Relaxed);
                 }
                 Output::Ready => self.on_ready(local),
-                // Active responses and shared files are for an agent's other parts, which a load generator has not.
-                Output::Received(_) => {}
+                // Active responses and shared files are for an agent's other parts, which a load generator has not; and without
+                // a spool it offers no acknowledged delivery.
+                Output::DeliveryAgreed | Output::DeliveryTaken { .. } | Output::Received(_) => {}
                 Output::Transmit(message) => self.transmit(local, message),
             }
         }

@@ -126,6 +126,33 @@ fn startups() {
     assert_eq!(wazuh, ["#!-agent startup {\"version\":\"v4.14.7\"}"]);
 }
 
+#[test]
+fn acknowledged_delivery_is_offered_and_agreed_before_the_agent_is_ready() {
+    let offer = DeliveryOffer { session: 0xfe, first: 7 };
+    let mut bench = Bench::new(Profile::ossec(Transport::Tcp, Method::AesOssec));
+    bench.agent.set_delivery(Some(offer));
+    bench.timeout();
+    let startup = bench.input(Agent::on_connected);
+    assert_eq!(startup, ["#!-agent startup delivery 1 00000000000000fe 7"]);
+    assert_eq!(bench.hears(b"#!-ringmaster delivery 00000000000000ff"), [""; 0], "another's session");
+    assert_eq!(bench.hears(b"#!-ringmaster delivery 00000000000000fe"), ["DeliveryAgreed"]);
+    assert_eq!(bench.hears(b"#!-ringmaster taken 9"), ["DeliveryTaken { before: 9 }"]);
+    assert_eq!(bench.input(|agent, tools, _| agent.say_next(tools, 9)), [""; 0], "it is not ready");
+    assert_eq!(bench.hears(b"#!-agent ack ")[..2], ["Acknowledged", "Ready"]);
+    assert_eq!(bench.input(|agent, tools, _| agent.say_next(tools, 9)), ["#!-ringmaster next 9"]);
+    assert_eq!(bench.hears(b"#!-ringmaster taken 10"), ["DeliveryTaken { before: 10 }"]);
+    assert!(bench.hears(b"#!-ringmaster delivery 00000000000000fe")[0].starts_with("Received"), "too late");
+    assert_eq!(bench.input(|agent, tools, _| agent.reconnect(tools)), ["Disconnect", "Locked", "Connect"]);
+
+    // Who offers nothing is told nothing; and a start-up of Wazuh's has no room for it.
+    let mut bench = Bench::ready(Profile::ossec(Transport::Tcp, Method::AesOssec));
+    assert!(bench.hears(b"#!-ringmaster taken 9")[0].starts_with("Received"));
+    let mut bench = Bench::new(Profile::wazuh(Transport::Tcp, Method::AesWazuh));
+    bench.agent.set_delivery(Some(offer));
+    bench.timeout();
+    assert_eq!(bench.input(Agent::on_connected), ["#!-agent startup {\"version\":\"v4.14.7\"}"]);
+}
+
 /// Nobody answers: how long until the agent does something, and what.
 #[test]
 fn unanswered() {

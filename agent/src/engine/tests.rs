@@ -1,9 +1,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use codec::{CipherKey, Envelope, Method, OpenSettings, Opener, Sealed, Sealer};
+use codec::{CipherKey, Envelope, FromAgent, Method, OpenSettings, Opener, Sealed, Sealer, ToAgent};
 use proptest::prelude::*;
 
+mod acknowledged;
+
+use super::outbox::OUTBOX_BYTES_MAX;
 use super::*;
 use crate::{AgentSettings, Profile, Transport};
 
@@ -13,6 +16,8 @@ struct Bench {
     key: Arc<CipherKey>,
     now: Duration,
     said: Counter,
+    /// What the last start-up offered.
+    offered: Option<DeliveryOffer>,
     folder: tempfile::TempDir,
 }
 
@@ -48,9 +53,10 @@ impl Bench {
         let delivery = Delivery {
             spool: spool_settings,
             confirm_after: (transport == Transport::Tcp).then_some(CONFIRM_AFTER),
+            acknowledged: true,
         };
         let engine = Engine::new(agent, Tools::new([3; 32]), spool, delivery);
-        Bench { engine, key, now: Duration::from_secs(1), said: Counter::ZERO, folder }
+        Bench { engine, key, now: Duration::from_secs(1), said: Counter::ZERO, offered: None, folder }
     }
 
     /// The next life on the same spool, whose last one ended without a word.
@@ -84,24 +90,37 @@ impl Bench {
         self.engine.on_message(self.now, &message);
     }
 
-    /// What is sent: events by their numbers, `S` a start-up, `K` a keep-alive.
+    /// What is sent: events by their numbers, `S` a start-up, `K` a keep-alive, `#` and the number that comes next.
     fn sent(&mut self) -> String {
         let mut opener = Opener::new(OpenSettings::default());
-        let messages = self.engine.take_outbox();
-        let words: Vec<String> = messages
+        let key = Arc::clone(&self.key);
+        let words: Vec<String> = self
+            .engine
+            .take_outbox()
             .iter()
             .map(|bytes| {
-                let opened = opener.open(&[Sealed { key: &self.key, bytes, method_hint: None }]);
+                let opened = opener.open(&[Sealed { key: &key, bytes, method_hint: None }]);
                 let text = String::from_utf8_lossy(opened.get(0).unwrap().text).into_owned();
                 match text.strip_prefix("1:a:event ") {
                     Some(number) => number.to_owned(),
-                    None if text.starts_with("#!-agent startup") => "S".to_owned(),
-                    None => "K".to_owned(),
+                    None => self.word(&text),
                 }
             })
             .collect();
         self.engine.on_sent();
         words.join(" ")
+    }
+
+    fn word(&mut self, text: &str) -> String {
+        match FromAgent::parse(text.as_bytes()) {
+            Some(Ok(FromAgent::Startup { delivery, .. })) => {
+                self.offered = delivery;
+                "S".to_owned()
+            }
+            Some(Ok(FromAgent::DeliveryNext { number })) => format!("#{number}"),
+            Some(Ok(FromAgent::KeepAlive(_))) => "K".to_owned(),
+            other => panic!("an agent never says {other:?}"),
+        }
     }
 
     fn deeds(&mut self) -> Vec<Deed> {

@@ -34,6 +34,8 @@ pub(crate) enum Condition {
     Reach,
     /// A datagram was not sent.
     Send,
+    /// The spool got a new session.
+    Session,
     /// A shared file was refused.
     SharedFile,
     /// The disk does not take what it is given.

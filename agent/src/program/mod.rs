@@ -23,6 +23,8 @@ use settings::Settings;
 
 /// An agent in the place of ossec-agentd: over TCP or UDP, with a spool on disk for the time while its manager is away.
 ///
+/// To ringmaster, over TCP, each event that it took arrives exactly once; at any other manager some may arrive twice after a break.
+///
 /// Without a command it runs. It reads <client> of etc/ossec.conf, and etc/ringmaster-agent.toml for what OSSEC has no word for.
 /// SIGUSR1 logs what became of events. Called as ossec-agentd (a link), it goes to the background unless -f is given.
 #[derive(Debug, Parser)]

@@ -105,7 +105,8 @@ impl Parts {
                 recovery.cut_bytes, recovery.lost_records, recovery.set_aside
             )
         });
-        let delivery = Delivery { spool: settings.own.spool(), confirm_after };
+        let acknowledged = settings.own.acknowledged();
+        let delivery = Delivery { spool: settings.own.spool(), confirm_after, acknowledged };
         let engine = Engine::new(agent, Tools::new(tools_seed), spool, delivery);
         Ok(Parts { home: home.to_owned(), settings, engine, rids, queue, random, recovered })
     }

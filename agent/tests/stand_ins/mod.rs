@@ -10,7 +10,8 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use codec::{
-    CipherKey, Counter, Envelope, FrameAt, FrameCutter, Method, OpenSettings, Opener, Sealed, Sealer,
+    CipherKey, Counter, DeliveryOffer, Envelope, FrameAt, FrameCutter, FromAgent, Method, OpenSettings,
+    Opener, Sealed, Sealer,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -226,13 +227,43 @@ impl Manager {
 
     /// The agent's next connection, started up.
     pub(crate) fn accept(&mut self) {
+        // Its offer is none to this manager.
+        let startup = self.accept_any();
+        assert!(startup.starts_with("#!-agent startup delivery 1 "), "{startup}");
+    }
+
+    /// The same, of an agent that may offer nothing. Returns the start-up.
+    pub(crate) fn accept_any(&mut self) -> String {
+        self.connection();
+        let startup = self.text();
+        self.say(b"#!-agent ack ");
+        startup
+    }
+
+    fn connection(&mut self) {
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         self.stream = Some(stream);
         self.cutter = FrameCutter::new(65_536);
         self.texts.clear();
-        assert_eq!(self.text(), "#!-agent startup ");
+    }
+
+    /// The agent's next connection, started up; this manager agrees to its offer. Returns that.
+    pub(crate) fn accept_and_agree(&mut self) -> DeliveryOffer {
+        self.connection();
+        let startup = self.text();
+        let Some(Ok(FromAgent::Startup { delivery: Some(offer), .. })) = FromAgent::parse(startup.as_bytes())
+        else {
+            panic!("it offers nothing: {startup}");
+        };
+        self.say(format!("#!-ringmaster delivery {:016x}", offer.session).as_bytes());
         self.say(b"#!-agent ack ");
+        offer
+    }
+
+    /// Says that it has everything before a number.
+    pub(crate) fn has(&mut self, before: u64) {
+        self.say(format!("#!-ringmaster taken {before}").as_bytes());
     }
 
     /// Cuts the connection.

@@ -187,7 +187,13 @@ impl Subject {
                 Output::Connect => self.connect(turn),
                 Output::Disconnect => self.link = None,
                 Output::Transmit(message) => self.transmit(&message, turn),
-                Output::Acknowledged | Output::Locked | Output::Ready | Output::Received(_) => {}
+                // It offers no delivery of its own, so none is agreed.
+                Output::Acknowledged
+                | Output::DeliveryAgreed
+                | Output::DeliveryTaken { .. }
+                | Output::Locked
+                | Output::Ready
+                | Output::Received(_) => {}
             }
         }
     }

@@ -82,6 +82,7 @@ impl Running<'_> {
                 }
                 Deed::Ready => self.ready(),
                 Deed::Received(text) => self.understand(now, &text),
+                Deed::SessionRenewed => self.log.condition(now, Condition::Session, "The manager knows events that this spool never gave out: is it a restored copy? It has a new session now; what the manager had and did not confirm arrives twice."),
             }
         }
         self.flush(now);
@@ -113,6 +114,14 @@ impl Running<'_> {
         self.server = self.connection.server;
         let server = &self.way.servers[self.server];
         self.log.info(&format!("(4102): Connected to server {server}."));
+        match (self.settings.client.transport, self.engine.is_acknowledged()) {
+            (Transport::Tcp, true) => self.log.info("Delivery is acknowledged by the manager."),
+            (Transport::Tcp, false) => {
+                self.log.info("Delivery is confirmed by keep-alives: events may arrive twice after a break.");
+            }
+            // Its own lines say nothing of delivery, as ever.
+            (Transport::Udp, true | false) => {}
+        }
         let waiting = self.engine.spool().records();
         if waiting > 0 {
             self.log.info(&format!("Server responded. {waiting} events have waited."));
@@ -165,13 +174,15 @@ impl Running<'_> {
                 let ended = self.incoming.end();
                 self.shared_file(now, ended);
             }
+            Ok(ToAgent::Ack | ToAgent::ForceReconnect) => {}
+            // Words on delivery come here where none was agreed.
             Ok(
-                ToAgent::Ack
-                | ToAgent::DeliveryAgreed { .. }
+                ToAgent::DeliveryAgreed { .. }
                 | ToAgent::DeliveryTaken { .. }
-                | ToAgent::ForceReconnect,
-            ) => {}
-            Ok(ToAgent::Error(_) | ToAgent::Raw(_) | ToAgent::Request { .. }) => {
+                | ToAgent::Error(_)
+                | ToAgent::Raw(_)
+                | ToAgent::Request { .. },
+            ) => {
                 self.incoming.abandon();
                 let text = format!(
                     "Unknown message received from server: {}",

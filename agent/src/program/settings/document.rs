@@ -53,6 +53,8 @@ struct ReconnectSection {
 struct DeliverySection {
     /// Over TCP: how long after an event the manager is asked whether it is still there.
     confirm_seconds: u64,
+    /// Over TCP: whether the manager is offered to say itself what its sinks have.
+    acknowledged: bool,
 }
 
 impl Default for SpoolSection {
@@ -69,7 +71,7 @@ impl Default for ReconnectSection {
 
 impl Default for DeliverySection {
     fn default() -> DeliverySection {
-        DeliverySection { confirm_seconds: 5 }
+        DeliverySection { confirm_seconds: 5, acknowledged: true }
     }
 }
 
@@ -123,6 +125,10 @@ impl Document {
         Duration::from_secs(self.reconnect.lost_after_seconds)
     }
 
+    pub(crate) fn acknowledged(&self) -> bool {
+        self.delivery.acknowledged
+    }
+
     pub(crate) fn confirm_after(&self) -> Duration {
         Duration::from_secs(self.delivery.confirm_seconds)
     }
@@ -145,7 +151,12 @@ impl fmt::Display for Document {
             "reconnect         after {} to {} s; a connection is lost after {} s of silence",
             reconnect.seconds_min, reconnect.seconds_max, reconnect.lost_after_seconds
         )?;
-        writeln!(formatter, "delivery          confirmed within {} s over tcp", delivery.confirm_seconds)
+        let acknowledged = if delivery.acknowledged { "acknowledged if the manager can, else " } else { "" };
+        writeln!(
+            formatter,
+            "delivery          over tcp {acknowledged}confirmed within {} s",
+            delivery.confirm_seconds
+        )
     }
 }
 
@@ -165,6 +176,14 @@ mod tests {
             (AtBound::DropOldest, Duration::from_secs(1))
         );
         assert_eq!(some.wait_max(), Duration::from_secs(60));
+        assert!(some.acknowledged());
+        let off = Document::parse("[delivery]\nacknowledged = false\n").unwrap();
+        assert!(!off.acknowledged());
+        assert!(
+            some.to_string()
+                .ends_with("over tcp acknowledged if the manager can, else confirmed within 1 s\n")
+        );
+        assert!(off.to_string().ends_with("over tcp confirmed within 5 s\n"));
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl World {
     fn agent_wants(&mut self, index: usize, output: Output) {
         let member = &mut self.fleet[index];
         match (output, member.kind.transport) {
-            (Output::Acknowledged, _) => {}
+            // None of these offers acknowledged delivery.
+            (Output::Acknowledged | Output::DeliveryAgreed | Output::DeliveryTaken { .. }, _) => {}
             (Output::Locked, _) => member.locks += 1,
             (Output::Ready, _) => self.at(self.now, Happening::AgentFlushes { agent: index }),
             (Output::Received(text), _) => {
