@@ -40,6 +40,8 @@ pub(crate) struct Status {
     pub(crate) transport: String,
     /// Whether a manager has answered its start-up, and is not lost since.
     pub(crate) is_connected: bool,
+    /// Whether that manager says itself what its sinks have (acknowledged delivery).
+    pub(crate) is_acknowledged: bool,
     /// Which server it is connected to, or tried last, as in the log.
     pub(crate) server: Option<String>,
     /// Times a manager has answered its start-up: all but the first are reconnects.
@@ -172,6 +174,7 @@ impl fmt::Display for Status {
             |seconds: Option<f64>| seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"));
         let state = if self.is_connected { "connected to" } else { "not connected; tried last:" };
         let server = self.server.as_deref().unwrap_or("none");
+        let acknowledged = if self.is_acknowledged { ", acknowledged" } else { "" };
         writeln!(
             formatter,
             "agent       {} ({}), process {}, version {}, up {:.0} s",
@@ -179,7 +182,7 @@ impl fmt::Display for Status {
         )?;
         writeln!(
             formatter,
-            "manager     {state} {server} ({}), connections {}",
+            "manager     {state} {server} ({}{acknowledged}), connections {}",
             self.transport, self.connections
         )?;
         writeln!(
@@ -224,6 +227,7 @@ mod tests {
             name: "web".to_owned(),
             transport: "tcp".to_owned(),
             is_connected: true,
+            is_acknowledged: true,
             server: Some("m, port 1514".to_owned()),
             connections: 2,
             last_word_seconds: Some(1.25),
@@ -240,7 +244,7 @@ mod tests {
         assert_eq!(
             status.to_string(),
             "agent       web (001), process 7, version 1.2.3, up 9 s\n\
-             manager     connected to m, port 1514 (tcp), connections 2\n            \
+             manager     connected to m, port 1514 (tcp, acknowledged), connections 2\n            \
              last word 1.2 s ago; ignored 0 that do not open, 0 stale\n\
              events      taken 5, refused 1, handed over 6, of these again 2, confirmed 4\n\
              spool       1 events in 90 of 1000 bytes, the oldest -; dropped 0, damaged 0\n\

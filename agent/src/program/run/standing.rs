@@ -50,6 +50,7 @@ impl Running<'_> {
             1.. => self.standing.ages.of(now, spool.first_sequence()),
         };
         let last_heard = self.engine.agent().last_heard();
+        let is_connected = self.engine.agent().state() == State::Ready;
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -60,7 +61,8 @@ impl Running<'_> {
                 Transport::Tcp => "tcp".to_owned(),
                 Transport::Udp => "udp".to_owned(),
             },
-            is_connected: self.engine.agent().state() == State::Ready,
+            is_connected,
+            is_acknowledged: is_connected && self.engine.is_acknowledged(),
             server: self.connection.has_tried.then(|| self.way.servers[self.connection.server].to_string()),
             connections: self.standing.connections,
             last_word_seconds: (self.standing.connections > 0)

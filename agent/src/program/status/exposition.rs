@@ -31,13 +31,18 @@ pub(super) fn text(status: &Status) -> String {
     text
 }
 
-fn families(status: &Status) -> [Family; 19] {
+fn families(status: &Status) -> [Family; 20] {
     let Status { events, spool, ignored, .. } = status;
     // Numbers beyond 2^53 are none that a day brings.
     let count = |name, help, value: u64| Family { name, help, value: Some(value as f64) };
     let holds = |name, help, value: bool| Family { name, help, value: Some(f64::from(u8::from(value))) };
     [
         holds("connected", "Whether a manager answers.", status.is_connected),
+        holds(
+            "acknowledged",
+            "Whether that manager says itself what its sinks have.",
+            status.is_acknowledged,
+        ),
         count("connections_total", "Times a manager answered the start-up.", status.connections),
         Family {
             name: "last_word_seconds",
