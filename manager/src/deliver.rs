@@ -288,3 +288,6 @@ impl Deliverers {
         assert!(self.by_cell.len() <= self.held as usize, "at most one cell each");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn offers() {
+    fn an_offer_is_a_plain_start_up_to_every_other_manager() {
         let offer = DeliveryOffer { session: 0x00c0_ffee_0000_0001, first: 17 };
         let mut text = Vec::new();
         startup_with_delivery(offer, &mut text);
