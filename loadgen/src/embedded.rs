@@ -108,6 +108,28 @@ impl Embedded {
     /// # Errors
     /// What it says it lacks.
     pub fn start(&mut self) -> Result<(), String> {
+        self.spawn()?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.is_listening()? {
+            if Instant::now() > deadline {
+                return Err(format!(
+                    "the embedded manager does not listen after {START_TIMEOUT:?}; it said last: {}",
+                    self.last_line()
+                ));
+            }
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Starts it, at the address that it had if it was started before, and does not wait: [`Embedded::is_listening`] tells.
+    ///
+    /// # Errors
+    /// If there can be no such process.
+    pub fn spawn(&mut self) -> Result<(), String> {
+        if let Some(status) = &self.status {
+            self.settings.listen = status.listen[0];
+        }
         let failed = |error: io::Error| format!("the embedded manager can't be started: {error}");
         fs::write(self.home.path().join("etc/ringmaster.toml"), self.settings.to_toml(self.home.path()))
             .map_err(failed)?;
@@ -121,9 +143,24 @@ impl Embedded {
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log);
         let child = spawn_on(&self.cores, &mut command).map_err(failed)?;
-        let pid = child.id() as i32;
         self.child = Some(child);
-        self.wait_until_listening(pid)
+        Ok(())
+    }
+
+    /// Whether it listens by now.
+    ///
+    /// # Errors
+    /// What it said last, if it has ended.
+    pub fn is_listening(&mut self) -> Result<bool, String> {
+        self.check()?;
+        let Some(pid) = self.child.as_ref().map(|child| child.id() as i32) else { return Ok(false) };
+        let path = self.home.path().join("var/run/ringmaster.json");
+        // An older file may be there after a restart: it names another process.
+        let read = fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Status>(&json).ok());
+        let status = read.filter(|status| status.pid == pid && !status.listen.is_empty());
+        let is_listening = status.is_some();
+        self.status = status.or(self.status.take());
+        Ok(is_listening)
     }
 
     /// Where it listens.
@@ -170,7 +207,7 @@ impl Embedded {
     /// # Panics
     /// If it was never started.
     pub fn start_again(&mut self) -> Result<i32, String> {
-        self.settings.listen = self.address();
+        assert!(self.status.is_some(), "it was started before");
         // In between a client of somebody else's may have been given the port, for a moment.
         let deadline = Instant::now() + START_TIMEOUT;
         while let Err(error) = self.start() {
@@ -180,6 +217,22 @@ impl Embedded {
             thread::sleep(LOOK);
         }
         Ok(self.pid().expect("start() has just read it"))
+    }
+
+    /// Asks it to stop (SIGTERM), and does not wait: [`Embedded::has_ended`] tells.
+    pub fn terminate(&self) {
+        if let Some(pid) = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32)) {
+            // It may have ended already, which whoever waits for it sees.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Whether there is no process, be it that it was never started, was killed, or has ended.
+    pub fn has_ended(&mut self) -> bool {
+        if self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_)))) {
+            self.child = None;
+        }
+        self.child.is_none()
     }
 
     /// What it says on /metrics that it lost; `None` if it does not answer.
@@ -209,11 +262,8 @@ impl Embedded {
 
     /// Stops it (SIGTERM, and SIGKILL if that does not help); returns the last line that it wrote.
     pub fn stop(&mut self) -> String {
+        self.terminate();
         let Some(mut child) = self.child.take() else { return "was not running".into() };
-        if let Some(pid) = Pid::from_raw(child.id() as i32) {
-            // It may have ended already, which the wait below sees.
-            let _ = kill_process(pid, Signal::TERM);
-        }
         let deadline = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = child.try_wait() {
@@ -224,27 +274,6 @@ impl Embedded {
         }
         kill_and_wait(&mut child);
         format!("did not stop within {STOP_TIMEOUT:?} and was killed; it said last: {}", self.last_line())
-    }
-
-    fn wait_until_listening(&mut self, pid: i32) -> Result<(), String> {
-        let path = self.home.path().join("var/run/ringmaster.json");
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            self.check()?;
-            // An older file may be there after a restart: it names another process.
-            let read = fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Status>(&json).ok());
-            if let Some(status) = read.filter(|status| status.pid == pid && !status.listen.is_empty()) {
-                self.status = Some(status);
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                return Err(format!(
-                    "the embedded manager does not listen after {START_TIMEOUT:?}; it said last: {}",
-                    self.last_line()
-                ));
-            }
-            thread::sleep(LOOK);
-        }
     }
 
     fn log_path(&self) -> PathBuf {

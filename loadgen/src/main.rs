@@ -10,6 +10,7 @@ use clap::Parser;
 use loadgen::cli::{Command, Job, Program, UsageError};
 use loadgen::compare::cli::CompareJob;
 use loadgen::embedded;
+use loadgen::outage;
 use loadgen::outage::cli::OutageJob;
 use loadgen::syslog::SyslogCli;
 use serde::Serialize;
@@ -18,14 +19,14 @@ use serde::Serialize;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if let Some(exit) = embedded::run_if_child() {
+    if let Some(exit) = embedded::run_if_child().or_else(outage::become_if_child) {
         return exit;
     }
     let program = Program::parse();
     let done = match &program.command {
         None => Job::from_cli(&program.run).map(|job| run(&job)),
         Some(Command::Compare(cli)) => CompareJob::from_cli(cli).map(|asked| compare(&asked)),
-        Some(Command::Outage(cli)) => OutageJob::from_cli(cli).map(|asked| outage(&asked)),
+        Some(Command::Outage(cli)) => OutageJob::from_cli(cli).map(|asked| play_outages(&asked)),
         Some(Command::Syslog(cli)) => syslog(cli),
     };
     match done {
@@ -55,11 +56,11 @@ fn compare(asked: &CompareJob) -> Result<ExitCode, String> {
     Ok(if comparison.left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn outage(asked: &OutageJob) -> Result<ExitCode, String> {
-    let found = loadgen::outage::outages(asked, command(), &*interruptible()?)?;
+fn play_outages(asked: &OutageJob) -> Result<ExitCode, String> {
+    let found = outage::outages(asked, command(), &*interruptible()?)?;
     write_json(asked.json.as_deref(), &found)?;
     write_html(asked.html.as_deref(), || found.to_html())?;
-    Ok(if found.is_cut_short { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if found.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What was typed.

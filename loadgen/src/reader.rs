@@ -92,12 +92,12 @@ impl QueueSocket {
         Ok(QueueSocket { socket: socket.into(), path: path.to_owned() })
     }
 
-    /// A datagram that is there already, without waiting; how long it is.
+    /// The next datagram, which is waited for a moment (50 ms); how long it is.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
             Err(errno) => Err(errno.into()),

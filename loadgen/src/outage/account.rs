@@ -26,6 +26,8 @@ pub struct Event {
     pub arrived: Option<Duration>,
     /// How often it arrived.
     pub times: u32,
+    /// Nobody had taken it when whoever it was handed to died: it does not count.
+    pub is_untaken: bool,
 }
 
 /// What became of all of them.
@@ -45,11 +47,30 @@ pub struct Became {
     pub late: u64,
     /// Arrivals that nobody had written.
     pub strangers: u64,
+    /// Handed to a program that was killed before it took them, or was not there: none of those above.
+    pub untaken: u64,
     /// When the first and the last of the lost ones were written, from the beginning of the outage, in the agents' seconds.
     pub hole_seconds: Option<[f64; 2]>,
     /// For each event of the first agent, when it was written and when it arrived.
     pub timeline: Vec<(f64, Option<f64>)>,
+    /// The first of those that were lost, and that were repeated.
+    #[serde(skip)]
+    pub first_broken: Vec<Broken>,
 }
+
+/// An event that was lost or repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Broken {
+    /// Whose, from 0.
+    pub agent: u32,
+    /// Which of its events, from 0.
+    pub event: u32,
+    /// How often it arrived: 0 if it was lost.
+    pub times: u32,
+}
+
+/// How many broken events are named.
+const BROKEN_MAX: usize = 20;
 
 /// Later than that is late: longer than any path takes when nothing is away, with a clock that runs 60 times as fast.
 const LATE: Duration = Duration::from_secs(10);
@@ -68,8 +89,21 @@ impl Account {
     /// An agent's host writes an event at `now`; its sequence.
     pub fn make(&mut self, agent: u32, now: Duration) -> u32 {
         let events = &mut self.events[agent as usize];
-        events.push(Event { made: now, arrived: None, times: 0 });
+        events.push(Event { made: now, arrived: None, times: 0, is_untaken: false });
         events.len() as u32 - 1
+    }
+
+    /// The sequence that an agent's next event will have.
+    pub fn next(&self, agent: u32) -> u32 {
+        self.events[agent as usize].len() as u32
+    }
+
+    /// Takes an event out of the account: nobody ever took it. If it arrives all the same, it counts again.
+    ///
+    /// # Panics
+    /// If it was never made.
+    pub fn untake(&mut self, agent: u32, sequence: u32) {
+        self.events[agent as usize][sequence as usize].is_untaken = true;
     }
 
     /// An event arrived.
@@ -94,7 +128,7 @@ impl Account {
 
     /// Whether every event has arrived.
     pub fn is_complete(&self) -> bool {
-        self.events.iter().flatten().all(|event| event.arrived.is_some())
+        self.events.iter().flatten().all(|event| event.arrived.is_some() || event.is_untaken)
     }
 
     /// The sums, with an outage that began at `outage`.
@@ -105,7 +139,18 @@ impl Account {
         let mut became =
             Became { out_of_order: self.out_of_order, strangers: self.strangers, ..Became::default() };
         let mut hole: Option<[f64; 2]> = None;
-        for event in self.events.iter().flatten() {
+        let numbered = |(agent, events): (usize, &Vec<Event>)| {
+            let event = move |(at, event): (usize, Event)| (agent as u32, at as u32, event);
+            events.clone().into_iter().enumerate().map(event)
+        };
+        for (agent, number, event) in self.events.iter().enumerate().flat_map(numbered) {
+            if event.is_untaken && event.arrived.is_none() {
+                became.untaken += 1;
+                continue;
+            }
+            if event.times != 1 && became.first_broken.len() < BROKEN_MAX {
+                became.first_broken.push(Broken { agent, event: number, times: event.times });
+            }
             became.made += 1;
             became.repeated += u64::from(event.times.saturating_sub(1));
             match event.arrived {
@@ -175,5 +220,18 @@ mod tests {
         account.arrive(0, 2, at(31));
         assert!(account.is_complete());
         assert_eq!(account.became(at(1)).hole_seconds, None);
+        assert_eq!(account.became(at(1)).first_broken, [Broken { agent: 0, event: 0, times: 2 }]);
+    }
+
+    #[test]
+    fn what_nobody_took_is_not_made_unless_it_arrives() {
+        let mut account = Account::new(1);
+        let [first, second] = [account.make(0, at(0)), account.make(0, at(1))];
+        account.untake(0, first);
+        account.untake(0, second);
+        assert!(account.is_complete());
+        account.arrive(0, second, at(2));
+        let became = account.became(at(0));
+        assert_eq!((became.made, became.delivered, became.untaken, became.lost), (1, 1, 1, 0));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::compare::plot::{escape, table_row};
-use crate::outage::table::{HEADINGS, cells};
+use crate::outage::table::{HEADINGS, STORM_HEADINGS, cells, storm_cells};
 use crate::outage::{Outages, Scene};
 
 const WIDTH: f64 = 900.0;
@@ -16,11 +16,18 @@ const STYLE: &str = "
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --faint: #30363d; --ground: #0d1117; --good: #3fb950; --late: #d29922; --lost: #f85149; --away: #21262d; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } th, td { border-bottom: 1px solid var(--faint); padding: .2rem .8rem .2rem 0; text-align: right; font-variant-numeric: tabular-nums; }
-td:nth-child(-n+2), th:nth-child(-n+2) { text-align: left; }
+td:nth-child(-n+2), th:nth-child(-n+2) { text-align: left; } .storms td:nth-child(2) { text-align: right; }
 svg { width: 100%; height: auto; } text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 .away { fill: var(--away); } .axis { stroke: var(--faint); }
 .good { stroke: var(--good); } .late { stroke: var(--late); } .lost { stroke: var(--lost); }
 .key span { margin-right: 1.5rem; } .key i { display: inline-block; width: .8rem; height: .8rem; margin-right: .3rem; }
+";
+
+const KEY: &str = "<h2>The first agent's events</h2>
+<p>Each stroke is an event, where it was written; it reaches as high as it came late. A red one never came. Shaded: the outage.</p>
+<p class=\"key\"><span><i style=\"background:var(--good)\"></i>arrived</span>
+<span><i style=\"background:var(--late)\"></i>arrived late</span>
+<span><i style=\"background:var(--lost)\"></i>lost</span></p>
 ";
 
 impl Outages {
@@ -28,19 +35,26 @@ impl Outages {
     pub fn to_html(&self) -> String {
         let setting: String =
             self.setting().iter().map(|line| format!("<li>{}</li>\n", escape(line))).collect();
-        let rows: String = self.scenes.iter().map(|scene| table_row("td", &cells(scene))).collect();
-        let timelines: String = self.scenes.iter().map(timeline).collect();
+        let mut body = String::new();
+        if !self.scenes.is_empty() {
+            let rows: String = self.scenes.iter().map(|scene| table_row("td", &cells(scene))).collect();
+            let timelines: String = self.scenes.iter().map(timeline).collect();
+            let head = table_row("th", &HEADINGS.map(String::from));
+            body += &format!("<table>\n{head}{rows}</table>\n{KEY}{timelines}");
+        }
+        if !self.storms.is_empty() {
+            let rows: String = self.storms.iter().map(|storm| table_row("td", &storm_cells(storm))).collect();
+            let head = table_row("th", &STORM_HEADINGS.map(String::from));
+            body += &format!("<table class=\"storms\">\n{head}{rows}</table>\n");
+            for line in self.broken_promises() {
+                body += &format!("<p>{}</p>\n", escape(&line));
+            }
+        }
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width\">\n<title>What an outage costs</title>\n\
              <style>{STYLE}</style>\n</head>\n<body>\n<h1>What an outage costs</h1>\n<ul>\n{setting}</ul>\n\
-             <table>\n{}{rows}</table>\n<h2>The first agent's events</h2>\n\
-             <p>Each stroke is an event, where it was written; it reaches as high as it came late. A red one never came. \
-             Shaded: the outage.</p>\n\
-             <p class=\"key\"><span><i style=\"background:var(--good)\"></i>arrived</span>\
-             <span><i style=\"background:var(--late)\"></i>arrived late</span>\
-             <span><i style=\"background:var(--lost)\"></i>lost</span></p>\n{timelines}</body>\n</html>\n",
-            table_row("th", &HEADINGS.map(String::from)),
+             {body}</body>\n</html>\n"
         )
     }
 }
@@ -118,10 +132,13 @@ mod tests {
             command: "loadgen outage <x>".into(),
             date: "2026-11-22".into(),
             times,
+            programs: None,
             scale: 60.0,
             agents: 1,
             rate: 1.0,
             seed: 3,
+            left_out: vec!["broker-relay".into()],
+            storms: Vec::new(),
             scenes: vec![scene.clone(), Scene { cut: Cut::ManagerKilled, ..scene }],
             is_cut_short: true,
         };
@@ -139,6 +156,7 @@ mod tests {
             "60 times as fast",
             "interrupted",
             "time-reconnect 240 s",
+            "left out: broker-relay",
         ] {
             assert!(table.contains(expected), "no {expected} in\n{table}");
         }

@@ -1,31 +1,40 @@
 //! The network between agents and manager: UDP and TCP on one port, passed on byte for byte, until it is cut.
 //!
 //! While it is cut, datagrams vanish and streams stand still: nothing is read, so what an agent sends waits in its kernel, and a
-//! new connection is taken and gets no answer. Nobody is told anything, as when a cable is pulled.
+//! new connection is taken and gets no answer. Nobody is told anything, as when a cable is pulled. Or everybody is told: connections
+//! are reset, as by a firewall that was started anew.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// What one turn reads of one stream.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Tries to find a port that is free for both.
 const PORT_TRIES: usize = 20;
 
+#[derive(Debug)]
 pub(super) struct Proxy {
     udp: UdpSocket,
     tcp: TcpListener,
-    manager: SocketAddr,
+    /// Where datagrams go, and where streams do.
+    datagrams_to: SocketAddr,
+    streams_to: SocketAddr,
     /// By the agent's address, the socket that the manager sees.
     flows: HashMap<SocketAddr, UdpSocket>,
     /// Taken while the network was cut: the manager has not heard of them.
     unheard: Vec<TcpStream>,
     pairs: Vec<Pair>,
     is_cut: bool,
+    resets: bool,
     chunk: Box<[u8]>,
 }
 
 /// A connection of an agent, and ours to the manager for it.
+#[derive(Debug)]
 struct Pair {
     agent: TcpStream,
     manager: TcpStream,
@@ -34,18 +43,20 @@ struct Pair {
 }
 
 impl Proxy {
-    pub(super) fn bind(manager: SocketAddr) -> io::Result<Proxy> {
+    pub(super) fn bind(datagrams_to: SocketAddr, streams_to: SocketAddr) -> io::Result<Proxy> {
         let (udp, tcp) = bind_both()?;
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         Ok(Proxy {
             udp,
             tcp,
-            manager,
+            datagrams_to,
+            streams_to,
             flows: HashMap::new(),
             unheard: Vec::new(),
             pairs: Vec::new(),
             is_cut: false,
+            resets: false,
             chunk: vec![0; CHUNK_BYTES].into(),
         })
     }
@@ -59,14 +70,25 @@ impl Proxy {
         self.is_cut = is_cut;
     }
 
+    /// While it resets, streams are reset and datagrams vanish.
+    pub(super) fn reset(&mut self, resets: bool) {
+        self.resets = resets;
+    }
+
     /// Passes on what has come.
     pub(super) fn turn(&mut self) -> io::Result<()> {
         self.pass_datagrams()?;
         self.accept()?;
-        if !self.is_cut {
+        if self.resets && !self.is_cut {
+            self.unheard.drain(..).for_each(reset);
+            for Pair { agent, manager, .. } in self.pairs.drain(..) {
+                reset(agent);
+                reset(manager);
+            }
+        } else if !self.is_cut {
             for agent in std::mem::take(&mut self.unheard) {
                 // A manager that is not there refuses, and so does the network in its name.
-                if let Ok(pair) = Pair::new(agent, self.manager) {
+                if let Ok(pair) = Pair::new(agent, self.streams_to) {
                     self.pairs.push(pair);
                 }
             }
@@ -77,12 +99,12 @@ impl Proxy {
 
     fn pass_datagrams(&mut self) -> io::Result<()> {
         while let Some((bytes, from)) = some(self.udp.recv_from(&mut self.chunk))? {
-            if self.is_cut {
+            if self.is_cut || self.resets {
                 continue;
             }
             if !self.flows.contains_key(&from) {
                 let flow = UdpSocket::bind("127.0.0.1:0")?;
-                flow.connect(self.manager)?;
+                flow.connect(self.datagrams_to)?;
                 flow.set_nonblocking(true)?;
                 self.flows.insert(from, flow);
             }
@@ -91,7 +113,7 @@ impl Proxy {
         }
         for (agent, flow) in &self.flows {
             while let Some(bytes) = some(flow.recv(&mut self.chunk))? {
-                if !self.is_cut {
+                if !self.is_cut && !self.resets {
                     let _ = self.udp.send_to(&self.chunk[..bytes], agent);
                 }
             }
@@ -159,6 +181,13 @@ fn some<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Closes a stream so that the other end is told that it was not meant to end.
+fn reset(stream: TcpStream) {
+    // If it can't be had, the other end is told of an end.
+    let _ = setsockopt(&stream, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 });
+    drop(stream);
+}
+
 /// UDP and TCP on one port that the kernel chooses.
 fn bind_both() -> io::Result<(UdpSocket, TcpListener)> {
     let mut last = None;
@@ -176,6 +205,10 @@ fn bind_both() -> io::Result<(UdpSocket, TcpListener)> {
 mod tests {
     use super::*;
 
+    fn proxy_to(manager: SocketAddr) -> Proxy {
+        Proxy::bind(manager, manager).unwrap()
+    }
+
     /// Turns until `done` says so.
     fn turn_until<T>(proxy: &mut Proxy, mut done: impl FnMut() -> Option<T>) -> T {
         loop {
@@ -191,7 +224,7 @@ mod tests {
     fn datagrams_pass_both_ways_and_vanish_when_cut() {
         let manager = UdpSocket::bind("127.0.0.1:0").unwrap();
         manager.set_nonblocking(true).unwrap();
-        let mut proxy = Proxy::bind(manager.local_addr().unwrap()).unwrap();
+        let mut proxy = proxy_to(manager.local_addr().unwrap());
         let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
         agent.set_nonblocking(true).unwrap();
         agent.connect(proxy.address().unwrap()).unwrap();
@@ -215,7 +248,7 @@ mod tests {
     fn a_stream_stands_still_when_cut_and_goes_on_after_it() {
         let manager = TcpListener::bind("127.0.0.1:0").unwrap();
         manager.set_nonblocking(true).unwrap();
-        let mut proxy = Proxy::bind(manager.local_addr().unwrap()).unwrap();
+        let mut proxy = proxy_to(manager.local_addr().unwrap());
         let mut agent = TcpStream::connect(proxy.address().unwrap()).unwrap();
         let (mut accepted, _) = turn_until(&mut proxy, || manager.accept().ok());
         accepted.set_nonblocking(true).unwrap();
@@ -236,5 +269,24 @@ mod tests {
         turn_until(&mut proxy, || manager.accept().ok());
         drop((agent, late));
         assert_eq!(turn_until(&mut proxy, || accepted.read(&mut buffer).ok()), 0, "the end is passed on");
+    }
+
+    #[test]
+    fn a_reset_tells_both_ends_and_each_that_comes() {
+        let manager = TcpListener::bind("127.0.0.1:0").unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let mut proxy = proxy_to(manager.local_addr().unwrap());
+        let mut agent = TcpStream::connect(proxy.address().unwrap()).unwrap();
+        let (mut accepted, _) = turn_until(&mut proxy, || manager.accept().ok());
+        proxy.reset(true);
+        let mut late = TcpStream::connect(proxy.address().unwrap()).unwrap();
+        proxy.turn().unwrap();
+        let mut buffer = [0; 16];
+        for stream in [&mut agent, &mut accepted, &mut late] {
+            assert_eq!(stream.read(&mut buffer).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+        proxy.reset(false);
+        let _again = TcpStream::connect(proxy.address().unwrap()).unwrap();
+        turn_until(&mut proxy, || manager.accept().ok());
     }
 }

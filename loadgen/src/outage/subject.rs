@@ -6,10 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::{Agent, AgentSettings, Output, Profile, State, Tools};
+use agent::{Agent, AgentSettings, Output, Profile, State, Tools, Transport};
 use codec::{AgentId, CipherKey, Counter, FrameAt, FrameCutter};
 
-use crate::outage::Path;
 use crate::outage::account::Account;
 
 /// What a collector that has to catch up reads in one turn. All agents' together fit into a socket's default receive buffer,
@@ -18,9 +17,9 @@ const READ_IN_A_TURN: usize = 4;
 /// The longest message of a manager.
 const MESSAGE_BYTES_MAX: usize = 65_536;
 
+#[derive(Debug)]
 pub(super) struct Subject {
     index: u32,
-    path: Path,
     settings: AgentSettings,
     /// `None` while the agent is killed.
     agent: Option<Agent>,
@@ -29,9 +28,22 @@ pub(super) struct Subject {
     unread: VecDeque<u32>,
     /// When the next event is written.
     next_event: Duration,
+    /// The event that is being sent.
+    submitted: Option<u32>,
+    datagrams: Datagrams,
 }
 
-/// The way to the proxy.
+/// What became of datagrams, as far as the sender's kernel tells: on one host it tells at once when nobody is there.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    /// The event in each of those that went to a socket, if there is one, in order.
+    pub(super) accepted: Vec<Option<u32>>,
+    /// The events in those that nobody was there for.
+    pub(super) refused: Vec<u32>,
+}
+
+/// The way to the manager, or to what stands before it.
+#[derive(Debug)]
 enum Link {
     Udp(UdpSocket),
     Tcp { stream: TcpStream, cutter: FrameCutter, unsent: Vec<u8> },
@@ -41,7 +53,7 @@ enum Link {
 pub(super) struct Turn<'t> {
     pub(super) now: Duration,
     pub(super) tools: &'t mut Tools,
-    pub(super) proxy: SocketAddr,
+    pub(super) server: SocketAddr,
 }
 
 impl Subject {
@@ -49,7 +61,6 @@ impl Subject {
         index: u32,
         id: AgentId,
         key: Arc<CipherKey>,
-        path: Path,
         profile: Arc<Profile>,
         now: Duration,
     ) -> Subject {
@@ -65,12 +76,13 @@ impl Subject {
         let agent = Some(Agent::new(settings.clone(), now));
         Subject {
             index,
-            path,
             settings,
             agent,
             link: None,
             unread: VecDeque::new(),
             next_event: Duration::MAX,
+            submitted: None,
+            datagrams: Datagrams::default(),
         }
     }
 
@@ -111,6 +123,11 @@ impl Subject {
         self.unread.clear();
     }
 
+    /// What became of its datagrams since this was last asked.
+    pub(super) fn take_datagrams(&mut self) -> Datagrams {
+        std::mem::take(&mut self.datagrams)
+    }
+
     /// Starts it again with the counters that it had on disk.
     pub(super) fn start(&mut self, now: Duration) {
         if self.agent.is_none() {
@@ -132,7 +149,9 @@ impl Subject {
             let Some(sequence) = self.unread.pop_front() else { break };
             let text = format!("1:outage:event {} {sequence}", self.index);
             let mut is_taken = false;
+            self.submitted = Some(sequence);
             self.input(turn, |agent, tools, _| is_taken = agent.submit(tools, text.as_bytes()).is_ok());
+            self.submitted = None;
             if !is_taken {
                 self.unread.push_front(sequence);
             }
@@ -199,7 +218,7 @@ impl Subject {
     }
 
     fn connect(&mut self, turn: &mut Turn<'_>) {
-        self.link = Link::open(self.path, turn.proxy).ok();
+        self.link = Link::open(self.settings.profile.transport, turn.server).ok();
         if self.link.is_some() {
             self.input(turn, |agent, tools, now| agent.on_connected(tools, now));
         } else {
@@ -214,8 +233,16 @@ impl Subject {
 
     fn transmit(&mut self, message: &[u8], turn: &mut Turn<'_>) {
         match &mut self.link {
-            // Nothing tells the sender of a datagram what became of it.
-            Some(Link::Udp(socket)) => drop(socket.send(message)),
+            // An agent does not ask what became of it; the account does.
+            Some(Link::Udp(socket)) => {
+                let sent = socket.send(message);
+                let is_accepted = sent.is_ok() && matches!(socket.take_error(), Ok(None));
+                if is_accepted {
+                    self.datagrams.accepted.push(self.submitted);
+                } else {
+                    self.datagrams.refused.extend(self.submitted);
+                }
+            }
             Some(Link::Tcp { unsent, .. }) => codec::frame(message, unsent),
             None => {}
         }
@@ -235,16 +262,16 @@ impl Subject {
 }
 
 impl Link {
-    fn open(path: Path, proxy: SocketAddr) -> std::io::Result<Link> {
-        match path {
-            Path::Udp => {
+    fn open(transport: Transport, server: SocketAddr) -> std::io::Result<Link> {
+        match transport {
+            Transport::Udp => {
                 let socket = UdpSocket::bind("127.0.0.1:0")?;
-                socket.connect(proxy)?;
+                socket.connect(server)?;
                 socket.set_nonblocking(true)?;
                 Ok(Link::Udp(socket))
             }
-            Path::Tcp => {
-                let stream = TcpStream::connect(proxy)?;
+            Transport::Tcp => {
+                let stream = TcpStream::connect(server)?;
                 stream.set_nonblocking(true)?;
                 stream.set_nodelay(true)?;
                 Ok(Link::Tcp { stream, cutter: FrameCutter::new(MESSAGE_BYTES_MAX), unsent: Vec::new() })

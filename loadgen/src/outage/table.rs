@@ -2,16 +2,26 @@
 
 use std::fmt;
 
-use crate::outage::{Outages, Scene};
+use clap::ValueEnum;
+
+use crate::outage::account::Broken;
+use crate::outage::{Outages, ProgramTimes, Scene, Storm};
 
 impl fmt::Display for Outages {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in self.setting() {
             writeln!(out, "{line}")?;
         }
-        writeln!(out, "\n{}", row(HEADINGS.map(String::from)))?;
-        for scene in &self.scenes {
-            writeln!(out, "{}", row(cells(scene)))?;
+        let scenes: Vec<_> = self.scenes.iter().map(cells).collect();
+        let storms: Vec<_> = self.storms.iter().map(storm_cells).collect();
+        if !scenes.is_empty() {
+            table(out, HEADINGS, &scenes)?;
+        }
+        if !storms.is_empty() {
+            table(out, STORM_HEADINGS, &storms)?;
+        }
+        for line in self.broken_promises() {
+            writeln!(out, "\n{line}")?;
         }
         if self.is_cut_short {
             writeln!(out, "\ninterrupted: not all scenes were played")?;
@@ -24,20 +34,53 @@ impl Outages {
     /// What was played, in lines.
     pub(crate) fn setting(&self) -> Vec<String> {
         let times = &self.times;
-        vec![
+        let mut lines = vec![
             format!("{}: {}", self.date, self.command),
             format!(
-                "{} agents with {} events/s each; notify_time {:.0} s, time-reconnect {:.0} s; {:.0} s before, {:.0} s of outage, {:.0} s after",
+                "{} agents with {:.3} events/s each; notify_time {:.0} s, time-reconnect {:.0} s; {:.0} s before, {:.0} s {}, {:.0} s after",
                 self.agents,
                 self.rate,
                 times.notify_time,
                 times.time_reconnect,
                 times.before,
                 times.outage,
+                if self.storms.is_empty() { "of outage" } else { "in which outages begin" },
                 times.after
             ),
             format!("the agents' clock ran {} times as fast as the wall's; seed {}", self.scale, self.seed),
-        ]
+        ];
+        if let Some(ProgramTimes { notify_time, time_reconnect, lost_after, wait_max, confirm }) =
+            self.programs
+        {
+            lines.push(format!(
+                "ringmaster-agent has the wall's clock: notify_time {notify_time} s, time-reconnect {time_reconnect} s, \
+                 lost_after {lost_after} s, tries within {wait_max} s, confirmed within {confirm} s"
+            ));
+        }
+        lines.extend(self.left_out.iter().map(|why| format!("left out: {why}")));
+        lines
+    }
+
+    /// What was lost or repeated where nothing may be, and how to play it again.
+    pub(crate) fn broken_promises(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for repetition in self.storms.iter().flat_map(|storm| &storm.broken) {
+            let event = |broken: &Broken| match broken.times {
+                0 => format!("agent {} lost event {}", broken.agent, broken.event),
+                times => format!("agent {} event {} came {times} times", broken.agent, broken.event),
+            };
+            let events: Vec<_> = repetition.broken.iter().map(event).collect();
+            lines.push(format!(
+                "{}, seed {}: {}\n  {}\n  again, with the other options as above: --repeat 1 --seed {} --paths {}",
+                repetition.path.words(),
+                repetition.seed,
+                repetition.outages(),
+                if events.is_empty() { "events came out of order".into() } else { events.join("; ") },
+                repetition.seed,
+                repetition.path.to_possible_value().expect("no path is hidden").get_name(),
+            ));
+        }
+        lines
     }
 }
 
@@ -71,9 +114,38 @@ pub(crate) fn cells(scene: &Scene) -> [String; 9] {
     ]
 }
 
-fn row(cells: [String; 9]) -> String {
-    let [path, away, length, made, lost, late, repeated, order, hole] = cells;
-    format!(
-        "{path:<16} {away:<16} {length:>7} {made:>8} {lost:>7} {late:>7} {repeated:>9} {order:>13}  {hole}"
-    )
+pub(crate) const STORM_HEADINGS: [&str; 9] =
+    ["path", "repetitions", "cuts", "kills", "made", "lost", "repeated", "out of order", "and never taken"];
+
+/// The cells of a path's row, of all its repetitions.
+pub(crate) fn storm_cells(storm: &Storm) -> [String; 9] {
+    let Storm { path, repetitions, cuts, kills, made, lost, repeated, out_of_order, untaken, broken: _ } =
+        storm;
+    let numbers = [repetitions, cuts, kills, made, lost, repeated, out_of_order, untaken].map(u64::to_string);
+    let [repetitions, cuts, kills, made, lost, repeated, out_of_order, untaken] = numbers;
+    [path.words().into(), repetitions, cuts, kills, made, lost, repeated, out_of_order, untaken]
+}
+
+/// Columns as wide as they must be, words to the left and numbers to the right.
+fn table(out: &mut fmt::Formatter<'_>, headings: [&str; 9], rows: &[[String; 9]]) -> fmt::Result {
+    let headings = headings.map(String::from);
+    let width =
+        |column: usize| rows.iter().chain([&headings]).map(|row| row[column].len()).max().unwrap_or(0);
+    let is_words = |column: usize| {
+        rows.iter().all(|row| row[column].starts_with(|first: char| first.is_ascii_alphabetic()))
+    };
+    writeln!(out)?;
+    for row in std::iter::once(&headings).chain(rows) {
+        for (column, cell) in row.iter().enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            let width = width(column);
+            match (column == row.len() - 1, is_words(column)) {
+                (true, _) => write!(out, "{gap}{cell}")?,
+                (false, true) => write!(out, "{gap}{cell:<width$}")?,
+                (false, false) => write!(out, "{gap}{cell:>width$}")?,
+            }
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ fn allowed(user: &str) -> &'static [&'static str] {
         "manager" => &["codec"],
         "agent" | "broker" => &["codec", "spool"],
         "daemon" => &["manager", "uring", "codec"],
-        "loadgen" => &["agent", "uring", "codec", "daemon"],
+        "loadgen" => &["agent", "uring", "codec", "daemon", "spool"],
         "bench" => &["codec", "manager", "agent", "uring"],
         "tests" => &["codec", "uring", "spool", "manager", "agent", "daemon", "broker", "loadgen", "bench"],
         _ => panic!("{user} is not in the list: draw its place in docs/ARCHITECTURE.md and add it here"),
