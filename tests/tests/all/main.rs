@@ -4,6 +4,7 @@
     reason = "helpers of tests are tests, which clippy cannot tell in this kind of target"
 )]
 
+mod delivery;
 mod simulation;
 mod tidy;
 mod vectors;

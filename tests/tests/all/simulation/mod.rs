@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use agent::Transport;
 
+pub(crate) use network::cut_frames;
 use plan::{Faults, Mutation, Plan};
 use world::{Report, World};
 

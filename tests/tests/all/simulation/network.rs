@@ -183,7 +183,7 @@ impl World {
         match piece {
             Piece::Bytes(bytes) => {
                 let cutter = &mut self.wires[wire].manager_cutter;
-                for frame in cut(cutter, &bytes) {
+                for frame in cut_frames(cutter, &bytes) {
                     self.enqueue(shard, Peer::Connection(connection), frame);
                 }
             }
@@ -209,7 +209,7 @@ impl World {
         }
         match piece {
             Piece::Bytes(bytes) => {
-                for frame in cut(&mut self.wires[wire].agent_cutter, &bytes) {
+                for frame in cut_frames(&mut self.wires[wire].agent_cutter, &bytes) {
                     self.message_for_agent(agent, Some(wire), &frame);
                 }
             }
@@ -279,7 +279,7 @@ impl World {
     }
 }
 
-fn cut(cutter: &mut FrameCutter, bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn cut_frames(cutter: &mut FrameCutter, bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     cutter.cut(bytes, &mut frames).expect("both sides send legal frames");
     let taken = |at: &FrameAt| match at {

@@ -1,0 +1,101 @@
+//! Acknowledged delivery from the collector to the sink, on a simulated network and clock, from one seed: the agents' engines
+//! with their spools, the managers of two shards, and sinks that outlive them. The oracle says what must hold ([`oracle`]).
+//!
+//! A failure names its seed; `RINGMASTER_SIMULATION_SEED=<seed>` runs that one alone, and
+//! `RINGMASTER_SIMULATION_COUNT=<n>` so many from there on.
+
+mod host;
+mod network;
+mod oracle;
+mod plan;
+mod process;
+mod sinks;
+mod world;
+
+use std::collections::BTreeSet;
+
+use plan::{Mutation, Plan};
+use world::{Report, World};
+
+const SEEDS: u64 = 50;
+
+/// For what reasons the seeds together make managers drop messages and close connections: a simulation in which nothing
+/// goes wrong proves nothing.
+const EXERCISED: [&str; 6] =
+    ["counter_duplicate", "delivery", "delivery_lost", "key_removed", "overtaken", "peer"];
+
+#[test]
+fn everything_arrives_once_and_in_order() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let first = number("RINGMASTER_SIMULATION_SEED");
+    let count = number("RINGMASTER_SIMULATION_COUNT").unwrap_or(if first.is_some() { 1 } else { SEEDS });
+    let first = first.unwrap_or(0);
+    // Events, times that a spool was full, writes that a kill left behind, events that some sink had and some had not.
+    let (mut total, mut seen) = ([0; 4], BTreeSet::new());
+    for seed in first..first + count {
+        let report = run(Plan::of(seed));
+        let counts =
+            [report.taken, report.pushed_back.into(), report.torn_writes.into(), report.partial.into()];
+        total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+        seen.extend(report.seen);
+    }
+    assert!(total[0] > count, "the runs take something");
+    if (first, count) == (0, SEEDS) {
+        let missing: Vec<_> = EXERCISED.iter().filter(|name| !seen.contains(*name)).collect();
+        assert!(missing.is_empty(), "the runs do not come to: {missing:?}");
+        assert!(!total.contains(&0), "nor to one of these: {total:?}");
+    }
+}
+
+#[test]
+fn without_faults_everything_arrives() {
+    for seed in 0..5 {
+        let report = run(Plan { faults: Vec::new(), ..Plan::of(seed) });
+        assert!(report.torn_writes == 0 && report.handed > 0, "{report:?}");
+    }
+}
+
+#[test]
+fn a_seed_is_one_run() {
+    for seed in [3, 7] {
+        assert_eq!(run(Plan::of(seed)), run(Plan::of(seed)));
+    }
+}
+
+/// An oracle that cannot fail proves nothing: each fault that it must see is made, and some seed brings it to light.
+#[test]
+fn the_oracle_sees_mistakes() {
+    for (mutation, complaint) in [
+        (Mutation::IgnoreWanted, "again"),
+        (Mutation::Lose, "out of order"),
+        (Mutation::NoLook, "again"),
+        (Mutation::NoteBefore, "forgot"),
+        (Mutation::NoteNot, "again"),
+        (Mutation::Swap, "out of order"),
+    ] {
+        let runs = (0..40).map(|seed| World::run(Plan { mutation: Some(mutation), ..Plan::of(seed) }));
+        let seen: Vec<String> = runs.filter_map(Result::err).take(1).collect();
+        assert!(seen.iter().any(|seen| seen.contains(complaint)), "{mutation:?}: {seen:?}");
+    }
+}
+
+fn run(plan: Plan) -> Report {
+    let repeat = Repeat(plan.seed);
+    let report = World::run(plan).unwrap_or_else(|violation| panic!("{violation}"));
+    drop(repeat);
+    report
+}
+
+/// Says how to repeat a run, also when something below panics.
+struct Repeat(u64);
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let Repeat(seed) = self;
+            eprintln!(
+                "repeat with: RINGMASTER_SIMULATION_SEED={seed} cargo test -p ringmaster-tests delivery"
+            );
+        }
+    }
+}

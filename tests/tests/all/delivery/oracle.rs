@@ -1,0 +1,165 @@
+//! What must hold, whatever happens. Knows nothing of how it is done: only what the spools took and what each sink got.
+//!
+//! * Each sink gets each event that a spool took exactly once, and those of one agent in the order in which it took them.
+//!   Checked at each hand-over: what comes must be the next.
+//! * An agent never forgets what some sink does not have.
+//! * A number means one event, however often it is sent, and an agent keeps its session.
+//! * In the end every sink has everything, and every spool is empty.
+
+use std::collections::HashMap;
+
+use manager::SINKS_MAX;
+
+/// Watches one run. The first thing that is wrong is kept.
+pub(super) struct Oracle {
+    sinks: Vec<usize>,
+    agents: Vec<Watched>,
+    violation: Option<String>,
+}
+
+/// What an event is to the sinks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Class {
+    /// Every sink takes it.
+    Event,
+    /// The manager drops it; its number is used up.
+    Malformed,
+    /// Archives don't take it for its form.
+    NotArchived,
+}
+
+#[derive(Default)]
+struct Watched {
+    /// What its spool took, in order.
+    taken: Vec<(u32, Class)>,
+    /// For each sink, the place in `taken` of what it gets next.
+    next: [usize; SINKS_MAX],
+    numbers: HashMap<u64, u32>,
+    session: Option<u64>,
+}
+
+impl Class {
+    /// Whether `sink` takes such an event.
+    pub(super) fn is_for(self, sink: usize) -> bool {
+        match self {
+            Class::Event => true,
+            Class::Malformed => false,
+            Class::NotArchived => sink == 0,
+        }
+    }
+}
+
+impl Oracle {
+    pub(super) fn new(agents: usize, sinks: &[usize]) -> Oracle {
+        Oracle {
+            sinks: sinks.to_vec(),
+            agents: (0..agents).map(|_| Watched::default()).collect(),
+            violation: None,
+        }
+    }
+
+    /// The text of an event: unlike any other, and of a length of its own.
+    pub(super) fn text(agent: usize, event: u32, class: Class) -> String {
+        let noise = u64::from(event + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ agent as u64;
+        let head = match class {
+            Class::Event => "1:/var/log/sim",
+            Class::Malformed => ["no event", "4:/var/log/sim", "1:keepalive"][event as usize % 3],
+            Class::NotArchived => "1:/var/log/../sim",
+        };
+        let tail = "x".repeat(noise as usize % 200);
+        format!("{head}:agent {agent} event {event} of {noise:x} said {tail}")
+    }
+
+    /// Whose event a text is, and which.
+    pub(super) fn read(text: &str) -> Option<(usize, u32)> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let at = words.iter().position(|word| word.ends_with(":agent"))?;
+        Some((words.get(at + 1)?.parse().ok()?, words.get(at + 3)?.parse().ok()?))
+    }
+
+    /// The spool of `agent` took an event.
+    pub(super) fn taken(&mut self, agent: usize, event: u32, class: Class) {
+        self.agents[agent].taken.push((event, class));
+    }
+
+    pub(super) fn taken_count(&self, agent: usize) -> usize {
+        self.agents[agent].taken.len()
+    }
+
+    /// `sink` took over `text`.
+    pub(super) fn handed_over(&mut self, sink: usize, text: &str) {
+        let Some((agent, event)) = Oracle::read(text) else {
+            return self.violated(format!("sink {sink} got what nobody sent: {text:?}"));
+        };
+        let watched = &mut self.agents[agent];
+        watched.skip(sink);
+        let expected = watched.taken.get(watched.next[sink]).copied();
+        if expected.is_some_and(|(next, class)| next == event && Oracle::text(agent, next, class) == text) {
+            watched.next[sink] += 1;
+            return;
+        }
+        let had = watched.taken[..watched.next[sink]].iter().any(|(before, _)| *before == event);
+        let what = if had { "again" } else { "out of order" };
+        self.violated(format!("sink {sink} got agent {agent}'s event {event} {what}; next was {expected:?}"));
+    }
+
+    /// `text` was given to the sinks under this number.
+    pub(super) fn numbered(&mut self, number: u64, text: &str) {
+        let Some((agent, event)) = Oracle::read(text) else { return };
+        let before = *self.agents[agent].numbers.entry(number).or_insert(event);
+        self.check(before == event, || {
+            format!("agent {agent}: number {number} was event {before} and is {event}")
+        });
+    }
+
+    /// `agent` offered delivery under this session.
+    pub(super) fn offered(&mut self, agent: usize, session: u64) {
+        let before = *self.agents[agent].session.get_or_insert(session);
+        self.check(before == session, || format!("agent {agent} changed its session"));
+    }
+
+    /// `agent` keeps so many events in its spool.
+    pub(super) fn kept(&mut self, agent: usize, records: u64) {
+        let watched = &mut self.agents[agent];
+        self.sinks.iter().for_each(|sink| watched.skip(*sink));
+        let had = self.sinks.iter().map(|sink| watched.next[*sink]).min().expect("there is a sink");
+        let forgotten = watched.taken.len() - records as usize;
+        self.check(forgotten <= had, || {
+            format!("agent {agent} forgot {forgotten} events, and a sink has but {had}")
+        });
+    }
+
+    /// At the end: all is there.
+    pub(super) fn check_complete(&mut self) {
+        for agent in 0..self.agents.len() {
+            for sink in self.sinks.clone() {
+                self.agents[agent].skip(sink);
+                let (next, all) = (self.agents[agent].next[sink], self.agents[agent].taken.len());
+                self.check(next == all, || format!("sink {sink} has {next} of agent {agent}'s {all} events"));
+            }
+        }
+    }
+
+    pub(super) fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violated(what());
+        }
+    }
+
+    pub(super) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    fn violated(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+}
+
+impl Watched {
+    /// Goes behind what `sink` does not take.
+    fn skip(&mut self, sink: usize) {
+        while self.taken.get(self.next[sink]).is_some_and(|(_, class)| !class.is_for(sink)) {
+            self.next[sink] += 1;
+        }
+    }
+}
