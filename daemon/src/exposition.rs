@@ -55,6 +55,8 @@ pub struct ControlMetrics {
     pub settings_loads: Stored,
     /// Times that they were not taken.
     pub settings_refusals: Stored,
+    /// Agents that have a place in the ledger of acknowledged delivery.
+    pub delivery_agents: Stored,
     /// Requests over the command socket.
     pub commands: Stored,
     /// What is said to agents.
@@ -127,6 +129,12 @@ const SHARD_COUNTERS: &[OfShard] = &[
     ("rate_holds", "Times a TCP connection was not read because its agent sent more than it may", |shard| {
         &shard.rate_holds
     }),
+    ("delivery_taken_messages", "Messages that told an agent what every sink has of its events", |shard| {
+        &shard.delivery_taken
+    }),
+    ("delivery_full", "Offers of acknowledged delivery for which the ledger had no room", |shard| {
+        &shard.delivery_full
+    }),
     ("syslog_lines", "Lines of syslog listeners taken over by the sinks; part of events", |shard| {
         &shard.syslog_lines
     }),
@@ -153,6 +161,9 @@ const SHARD_GAUGES: &[OfShard] = &[
     ("connections_paused", "TCP connections that feel back-pressure", |shard| &shard.connections_paused),
     ("connections_held", "TCP connections not read now because their agent sent more than it may", |shard| {
         &shard.connections_held
+    }),
+    ("delivery_connections", "TCP connections whose agent gets its events confirmed", |shard| {
+        &shard.delivery_connections
     }),
     ("syslog_connections", "Syslog connections open", |shard| &shard.syslog_connections),
     ("listeners_deaf", "Listeners from which nothing is received or accepted now", |shard| {
@@ -209,6 +220,7 @@ const CONTROL_GAUGES: &[OfControl] = &[
         &control.agents_disconnected
     }),
     ("agents_never", "Agents that nothing was ever heard of", |control| &control.agents_never),
+    ("delivery_agents", "Agents in the ledger of acknowledged delivery", |control| &control.delivery_agents),
     ("key_problems", "Lines of client.keys that are skipped or corrected", |control| &control.key_problems),
 ];
 

@@ -10,6 +10,8 @@
 //! queue/ossec/                   analysisd's socket
 //! queue/agent-info/              one file an agent, by which OSSEC's tools know who is there
 //! queue/ringmaster/counters      counters of all agents, written each second
+//! queue/ringmaster/delivery      what each sink has of agents whose events are confirmed
+//! queue/ringmaster/delivery-blocks   what of it is on its way into archives
 //! queue/ringmaster/command       socket of the running program, for commands
 //! var/run/ringmaster.json        pid and addresses of the running program
 //! var/run/ringmaster.lock        held while it runs

@@ -7,6 +7,7 @@ pub mod command;
 pub mod conditions;
 pub mod control;
 pub mod counters_store;
+pub mod delivery;
 pub mod exposition;
 pub mod home;
 pub mod keys_command;

@@ -78,6 +78,12 @@ pub struct ShardMetrics {
     pub rate_holds: Stored,
     /// Connections that are not read now for that.
     pub connections_held: Stored,
+    /// Connections open now whose agent gets its events confirmed.
+    pub delivery_connections: Stored,
+    /// Messages that told an agent what every sink has.
+    pub delivery_taken: Stored,
+    /// Offers of acknowledged delivery for which the ledger had no room.
+    pub delivery_full: Stored,
     /// Lines of syslog listeners that were taken over by the sinks (in `events` too).
     pub syslog_lines: Stored,
     /// Of these: only the first part, since the line was longer than analysisd takes.

@@ -1,6 +1,7 @@
 //! From settings to a running manager, and to its end.
 
 use std::{
+    collections::HashSet,
     fmt, io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
@@ -11,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use codec::AgentId;
 use manager::{AgentTable, SenderCounter, ShardId};
 use tracing::{error, info, warn};
 use uring::{Unsupported, sockets};
@@ -21,6 +23,7 @@ use crate::{
     conditions,
     control::{ControlError, ControlPlane, Face, KeySource, RetiredTables, Status},
     counters_store::CounterStore,
+    delivery::Delivery,
     exposition::{ControlMetrics, Exposition},
     home::{Home, HomeError, HomeLock},
     listen::{self, BindError, Bound, Listener},
@@ -114,16 +117,18 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
     counted.key_loads.add(1);
     let senders = Arc::new(SenderCounter::new(store.sender()));
     let seed = store.seed(&file.entries);
+    let file_ids: HashSet<AgentId> = file.entries.iter().map(|entry| entry.id).collect();
     let table = Arc::new(ArcSwap::from_pointee(AgentTable::build(file.entries, None, &seed)));
 
+    let delivery = delivery(&home, &settings, &file_ids);
     let status = status(&home, &bound, http.as_ref(), cores.len(), table.load().agents().len());
-    let shared = Shared { settings: Arc::new(settings), clock: Clock::start(), table, senders };
+    let shared = Shared { settings: Arc::new(settings), clock: Clock::start(), table, senders, delivery };
     let commands = CommandServer::bind(&home.command_path())
         .map_err(|error| RunError::Command { path: home.command_path(), kind: error.kind() })?;
     let agent_info = agent_info(&shared.settings, &home)?;
     let registry = registry(&shared);
     let Started { shards, metrics, mailers, notices } = start_shards(&shared, &cores, bound)?;
-    let Shared { settings, clock, table, senders } = shared;
+    let Shared { settings, clock, table, senders, delivery } = shared;
     let exposition = Exposition::new(clock, metrics.clone(), Arc::clone(&counted));
     let face = Rc::new(Face::new(clock, metrics.clone(), exposition));
     let plane = ControlPlane {
@@ -134,6 +139,7 @@ fn prepare(mut settings: Settings, sources: Option<Sources>) -> Result<(ControlP
         table,
         retired: RetiredTables::default(),
         senders,
+        delivery,
         store,
         keys,
         counted,
@@ -190,6 +196,7 @@ struct Shared {
     clock: Clock,
     table: Arc<ArcSwap<AgentTable>>,
     senders: Arc<SenderCounter>,
+    delivery: Option<Delivery>,
 }
 
 /// The shards at work.
@@ -198,6 +205,19 @@ struct Started {
     metrics: Vec<Arc<ShardMetrics>>,
     mailers: Vec<MailSender>,
     notices: NoticeReceiver,
+}
+
+/// What acknowledged delivery keeps. Without it the program does all else: agents then rely on keep-alives.
+fn delivery(home: &Home, settings: &Settings, listed: &HashSet<AgentId>) -> Option<Delivery> {
+    let folder = home.path().join("queue/ringmaster");
+    Delivery::open(&folder, settings, |agent| listed.contains(&agent)).unwrap_or_else(|error| {
+        warn!(
+            "{}/delivery: {error}; no agent is promised acknowledged delivery: make room, or give this user the file, \
+             and start again",
+            folder.display()
+        );
+        None
+    })
 }
 
 /// The files by which OSSEC's tools know who is there. Wazuh's ask a database.
@@ -231,6 +251,7 @@ fn start_shards(shared: &Shared, cores: &[usize], bound: Bound) -> Result<Starte
             clock: shared.clock,
             table: Arc::clone(&shared.table),
             senders: Arc::clone(&shared.senders),
+            delivery: shared.delivery.clone(),
             metrics: Arc::clone(&metrics[index]),
             mail,
             mailers: mailers.clone(),

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use io_uring::types::{self, CancelBuilder, DestinationSlot};
+use io_uring::types::{self, CancelBuilder, DestinationSlot, FsyncFlags};
 use io_uring::{opcode, squeue};
 
 use crate::address::{ADDRESS_BYTES, RawAddress};
@@ -169,6 +169,11 @@ pub enum Op {
         /// A TCP socket.
         socket: Target,
     },
+    /// Waits until what was written to a file is on its disk, with what is needed to read it again (fdatasync).
+    Sync {
+        /// The file.
+        file: Target,
+    },
     /// Writes to a file. The result may be less than the length.
     Write {
         /// The file.
@@ -272,6 +277,11 @@ pub(crate) fn submission(
         Op::ShutdownSend { socket } => {
             let (raw, kept) = kept(socket, Memory::Nothing);
             finish(on!(raw, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build()), tag, kept, table)
+        }
+        Op::Sync { file } => {
+            let (raw, kept) = kept(file, Memory::Nothing);
+            let entry = on!(raw, |fd| opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build());
+            finish(entry, tag, kept, table)
         }
         Op::Unacknowledged { socket } => {
             let (raw, kept) = kept(socket, Memory::Nothing);

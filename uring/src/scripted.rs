@@ -87,6 +87,7 @@ impl Script {
             | Op::CancelAll { .. }
             | Op::Close { .. }
             | Op::ShutdownSend { .. }
+            | Op::Sync { .. }
             | Op::Unacknowledged { .. } => bare(tag, 0, Armed::No),
             Op::Accept { .. }
             | Op::Connect { .. }

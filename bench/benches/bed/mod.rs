@@ -53,6 +53,7 @@ pub(crate) fn bed(table: &Arc<AgentTable>, sink: Sink) -> (Bed, ShardSpec) {
         clock: Clock::start(),
         table: Arc::new(ArcSwap::from(Arc::clone(table))),
         senders: Arc::new(SenderCounter::new(Counter::ZERO)),
+        delivery: None,
         metrics: Arc::clone(&metrics),
         mail,
         mailers: vec![mailer.clone()],

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::ControlPlane;
 use crate::{
+    delivery::Delivery,
     registry::{AgentInfo, FoundInfo, InfoWrite, Moment, Written},
     shard::FromShard,
 };
@@ -121,6 +122,7 @@ impl ControlPlane {
         self.counted.agents_disconnected.set(counts.disconnected);
         self.counted.agents_never.set(counts.never);
         self.counted.notices_dropped.set(self.notices.dropped());
+        self.counted.delivery_agents.set(self.delivery.as_ref().map_or(0, Delivery::agents));
     }
 
     fn note_written(&mut self, written: &Written) {

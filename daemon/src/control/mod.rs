@@ -34,6 +34,7 @@ use crate::{
     command::{CommandServer, Orders},
     conditions::{Conditions, say_keys_changed},
     counters_store::CounterStore,
+    delivery::Delivery,
     exposition::ControlMetrics,
     home::{self, FILE_MODE},
     logging::{self, Limiter},
@@ -69,6 +70,8 @@ pub struct ControlPlane {
     pub retired: RetiredTables,
     /// The counter of everything that is sent.
     pub senders: Arc<SenderCounter>,
+    /// What acknowledged delivery keeps, if it does.
+    pub delivery: Option<Delivery>,
     /// Where counters are kept.
     pub store: CounterStore,
     /// Where agents come from.

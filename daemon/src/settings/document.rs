@@ -154,6 +154,11 @@ const COMMENTS: &[(&str, &str)] = &[
          for more, over UDP what is more is dropped and counted. Control messages are no events.",
     ),
     (
+        "agents.acknowledged_delivery",
+        "Whether agents that offer it (ringmaster-agent over TCP) get each event confirmed once every sink has it: then\n\
+         each sink gets each event exactly once, whatever is cut or killed. Others are not concerned.",
+    ),
+    (
         "syslog.connections_max",
         "TCP connections of syslog listeners that one shard holds. A further one is closed at once and counted.",
     ),
@@ -175,6 +180,11 @@ const COMMENTS: &[(&str, &str)] = &[
     (
         "sink.archives.json",
         "Whether events are appended to logs/archives/archives.json, one JSON object a line.",
+    ),
+    (
+        "sink.archives.sync",
+        "Whether each write waits until its disk has it (fdatasync): what was confirmed survives a crash of the host\n\
+         too, and archives are slower.",
     ),
     (
         "active_response.enabled",

@@ -153,6 +153,8 @@ pub struct Agents {
     /// Events a second of one agent; 0: any number.
     #[serde(deserialize_with = "within_u32::<_, 0, 1_000_000>")]
     pub events_per_second_max: u32,
+    /// Whether agents that offer it number their events and are told which of them the sinks have.
+    pub acknowledged_delivery: bool,
 }
 
 /// `[syslog]`: what is asked of devices that send lines over TCP.
@@ -253,6 +255,8 @@ pub struct Archives {
     pub text: bool,
     /// Whether events are appended to `logs/archives/archives.json`, one JSON object a line.
     pub json: bool,
+    /// Whether each write waits until its disk has it.
+    pub sync: bool,
 }
 
 /// `[active_response]`: messages of analysisd and operators to agents.
@@ -398,6 +402,7 @@ impl Default for Agents {
             paused_acknowledgement_seconds: 10,
             send_queue_bytes_max: 1 << 20,
             events_per_second_max: 0,
+            acknowledged_delivery: true,
         }
     }
 }
@@ -428,7 +433,7 @@ impl Default for Queue {
 
 impl Default for Archives {
     fn default() -> Archives {
-        Archives { text: true, json: false }
+        Archives { text: true, json: false, sync: false }
     }
 }
 

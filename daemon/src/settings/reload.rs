@@ -7,10 +7,11 @@ use super::{Listener, Settings, document::flatten};
 /// Settings that shards and control plane take while they run. Everything else is bound, pinned or allocated when the
 /// program starts.
 ///
-/// `agents.send_queue_bytes_max` is for connections that come from now on.
+/// `agents.acknowledged_delivery` and `agents.send_queue_bytes_max` are for connections that come from now on.
 const AT_ONCE: &[&str] = &[
     "active_response.keep_messages_per_agent_max",
     "active_response.keep_seconds",
+    "agents.acknowledged_delivery",
     "agents.authentication_deadline_seconds",
     "agents.crypto_accept",
     "agents.events_per_second_max",
@@ -21,6 +22,7 @@ const AT_ONCE: &[&str] = &[
     "agents.unauthenticated_max",
     "agents.unauthenticated_per_address_max",
     "shared.bytes_per_second",
+    "sink.archives.sync",
     "sink.hard_bytes",
     "sink.soft_bytes",
     "stop.grace_seconds",

@@ -51,6 +51,7 @@ impl Shard {
             OpKind::Send => self.on_send(ring, &completion),
             OpKind::SinkPoll => self.on_sink_poll(tag),
             OpKind::SinkWrite => self.sinks.on_written(tag.slot() as usize, now, completion.result),
+            OpKind::SinkSync => self.sinks.on_synced(tag.slot() as usize, now, completion.result),
             OpKind::SpareRing => self.on_spare_ready(tag.slot() as usize),
             OpKind::Unacknowledged => self.on_unacknowledged(ring, &completion, now),
         }

@@ -90,8 +90,8 @@ impl Publish for Publisher<'_> {
         Ok(())
     }
 
-    fn pass(&mut self, _ticket: Ticket) {
-        unreachable!("no connection delivers without set_deliveries");
+    fn pass(&mut self, ticket: Ticket) {
+        self.sinks.pass(ticket);
     }
 
     fn verdict(&mut self, index: usize, verdict: Verdict) {

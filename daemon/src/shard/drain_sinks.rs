@@ -29,11 +29,24 @@ impl Shard {
                     self.arm_sink_poll(index, descriptor.into());
                     self.call_sinks_at(patience);
                 }
+                Next::Sync { file } => {
+                    let tag = Tag::new(OpKind::SinkSync as u8, 0, index as u32);
+                    self.rings[0].ring.push(Op::Sync { file: file.into() }, tag);
+                }
                 Next::Write { file, bytes } => {
                     let tag = Tag::new(OpKind::SinkWrite as u8, 0, index as u32);
                     self.rings[0].ring.push(Op::Write { file: file.into(), bytes, offset: None }, tag);
                 }
             }
+        }
+        self.tell_moved(now);
+    }
+
+    /// Lets the manager tell agents what the sinks have of theirs.
+    fn tell_moved(&mut self, now: Time) {
+        if !self.sinks.moved().is_empty() {
+            self.manager.on_sinks_moved(now, self.sinks.moved().drain());
+            self.act(None);
         }
     }
 

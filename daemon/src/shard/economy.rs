@@ -124,6 +124,7 @@ impl Bed {
             clock: Clock::start(),
             table: Arc::new(ArcSwap::new(Arc::clone(&table))),
             senders: Arc::new(SenderCounter::new(Counter::ZERO)),
+            delivery: None,
             metrics: Arc::default(),
             mail,
             mailers: vec![mailer],

@@ -49,6 +49,7 @@ use manager::{AgentTable, Incoming, Manager, SenderCounter, ShardId, Time};
 use uring::{Errno, Unsupported};
 
 use crate::clock::Clock;
+use crate::delivery::Delivery;
 use crate::listen::Listener;
 use crate::mail::{Mail, MailReceiver, MailSender};
 use crate::metrics::ShardMetrics;
@@ -88,6 +89,8 @@ pub struct ShardSpec {
     pub table: Arc<ArcSwap<AgentTable>>,
     /// The counter of everything that the process sends.
     pub senders: Arc<SenderCounter>,
+    /// Where it is kept what sinks have of numbered events; `None`: nowhere, and no agent is promised anything.
+    pub delivery: Option<Delivery>,
     /// Where it stores its numbers.
     pub metrics: Arc<ShardMetrics>,
     /// Its mail box.
@@ -108,6 +111,8 @@ pub enum ShardError {
         /// What the kernel says.
         errno: Errno,
     },
+    /// What its sinks are to note can't be kept on disk.
+    Delivery(std::io::Error),
     /// The kernel has no random numbers to seal with.
     Random(Errno),
     /// The host lacks what a ring needs.
@@ -121,6 +126,9 @@ impl fmt::Display for ShardError {
         match self {
             ShardError::Core { core, errno } => {
                 write!(formatter, "core {core} can't carry a shard ({errno}): name cores that are allowed")
+            }
+            ShardError::Delivery(error) => {
+                write!(formatter, "queue/ringmaster/delivery-blocks: {error}: make room on the disk")
             }
             ShardError::Random(error) => write!(formatter, "the kernel gives no random numbers ({error})"),
             ShardError::Ring(unsupported) => unsupported.fmt(formatter),
@@ -171,6 +179,7 @@ struct Shard {
     lines: Lines,
     holds: Holds,
     manager: Manager,
+    delivery: Option<Delivery>,
     sinks: Sinks,
     sink_polls: Vec<drain_sinks::SinkPoll>,
     pressure: Pressure,

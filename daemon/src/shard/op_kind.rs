@@ -24,15 +24,17 @@ pub(crate) enum OpKind {
     SinkPoll = 9,
     /// Writes a sink's file; the tag's slot is the sink.
     SinkWrite = 10,
+    /// Syncs a sink's file; the tag's slot is the sink.
+    SinkSync = 11,
     /// Wakes the shard for a spare ring; the tag's slot is the ring.
-    SpareRing = 11,
+    SpareRing = 12,
     /// Asks what a connection's peer has not acknowledged.
-    Unacknowledged = 12,
+    Unacknowledged = 13,
 }
 
 impl OpKind {
     /// All of them, in the order of their numbers.
-    const ALL: [OpKind; 12] = [
+    const ALL: [OpKind; 13] = [
         OpKind::Accept,
         OpKind::Cancel,
         OpKind::Close,
@@ -43,6 +45,7 @@ impl OpKind {
         OpKind::Send,
         OpKind::SinkPoll,
         OpKind::SinkWrite,
+        OpKind::SinkSync,
         OpKind::SpareRing,
         OpKind::Unacknowledged,
     ];

@@ -55,6 +55,9 @@ impl Shard {
         metrics.raised_dropped.set(counters.raised_dropped);
         metrics.rate_holds.set(self.holds.count);
         metrics.connections_held.set(self.holds.held());
+        metrics.delivery_connections.set(counters.delivering);
+        metrics.delivery_taken.set(counters.delivery_taken);
+        metrics.delivery_full.set(counters.delivery_full);
         metrics.syslog_lines.set(self.lines.taken);
         metrics.syslog_lines_cut.set(self.lines.cut);
         metrics.syslog_connections.set(self.devices.open());

@@ -40,6 +40,7 @@ impl Shard {
             clock,
             table,
             senders,
+            delivery,
             metrics,
             mail,
             mailers,
@@ -61,7 +62,9 @@ impl Shard {
         let wanted = connections_max(&settings).saturating_add(accepts_max(listeners.len()));
         let table_slots = sockets::nofile().min(TABLE_SLOTS_MAX).min(wanted);
         let rings = vec![ShardRing::primary(&settings, table_slots).map_err(ShardError::Ring)?];
-        let sinks = Sinks::new(&settings);
+        let noting = delivery.as_ref().map(|delivery| delivery.of_shard(id)).transpose();
+        let noting = noting.map_err(ShardError::Delivery)?;
+        let sinks = Sinks::new(&settings, noting).map_err(ShardError::Ring)?;
         let mut shard = Shard {
             clock,
             table,
@@ -78,6 +81,7 @@ impl Shard {
             lines: Lines::new(codec::syslog_line_bytes_max(product(&settings))),
             holds: Holds::default(),
             manager,
+            delivery,
             sink_polls: (0..sinks.count()).map(|_| SinkPoll::default()).collect(),
             sinks,
             pressure: Pressure::default(),
@@ -92,6 +96,7 @@ impl Shard {
             stopping: None,
             settings,
         };
+        shard.agree(&Arc::clone(&shard.settings));
         shard.arm_mail();
         for listener in 0..shard.listeners.len() {
             shard.arm_datagrams(listener);

@@ -94,9 +94,11 @@ impl Shard {
             ring.wait(Wait { completions_min: ring.in_flight(), min_wait: None, timeout })
                 .map_err(ShardError::Wait)?;
             while let Some(completion) = self.rings[index].ring.pop() {
-                if OpKind::of(completion.tag.kind()) == Some(OpKind::SinkWrite) {
-                    let now = self.now();
-                    self.sinks.on_written(completion.tag.slot() as usize, now, completion.result);
+                let (now, sink) = (self.now(), completion.tag.slot() as usize);
+                match OpKind::of(completion.tag.kind()) {
+                    Some(OpKind::SinkSync) => self.sinks.on_synced(sink, now, completion.result),
+                    Some(OpKind::SinkWrite) => self.sinks.on_written(sink, now, completion.result),
+                    _ => {}
                 }
                 completion.lease.into_iter().for_each(|lease| self.rings[index].ring.give_back(lease));
             }

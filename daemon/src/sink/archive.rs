@@ -1,7 +1,8 @@
 //! A file of all events, appended to in whole lines: the shards share one file by O_APPEND.
 //!
 //! A write takes a block as it lies. Under load blocks are full; when little comes, what there is is written every
-//! [`WRITE_INTERVAL`], the first event after a quiet time at once.
+//! [`WRITE_INTERVAL`], the first event after a quiet time at once. If it is to be safe from a crash of the host, each block
+//! is synced before it counts. What numbered events a block has is noted before it is written, for a start after `kill -9`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,13 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use manager::Time;
+use manager::{Ticket, Time};
 use rustix::io::Errno;
 
+use super::moved::Moved;
 use super::outbox::{BLOCK_BYTES, Outbox};
+use super::tickets::Tickets;
 use super::{Next, SinkCounters};
+use crate::delivery::{BlockEntry, BlockLog, LedgerFile, line_hash};
 use crate::home::FILE_MODE;
-use crate::metrics::SinkState;
+use crate::metrics::{SinkKind, SinkState};
 
 /// Blocks that are not full are written this often at the most.
 const WRITE_INTERVAL: Duration = Duration::from_millis(10);
@@ -31,7 +35,11 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Archive {
     path: PathBuf,
     file: Option<Arc<OwnedFd>>,
+    /// Whether each block is synced.
+    syncs: bool,
     outbox: Outbox,
+    tickets: Tickets,
+    notes: Option<ArchiveNotes>,
     writing: Option<Writing>,
     /// What was written last, all of it; its memory is used again once the ring has let go of it.
     written: Bytes,
@@ -43,10 +51,20 @@ pub(super) struct Archive {
     counters: SinkCounters,
 }
 
+/// Where numbered events are noted.
+#[derive(Debug)]
+pub(super) struct ArchiveNotes {
+    pub(super) kind: SinkKind,
+    pub(super) ledger: Arc<LedgerFile>,
+    pub(super) blocks: BlockLog,
+}
+
 /// The one block on its way into the file.
 #[derive(Debug)]
 struct Writing {
-    /// What is left of it.
+    /// The file that the last of it was written to.
+    file: Arc<OwnedFd>,
+    /// What is left of it; when nothing is, it is to be synced.
     bytes: Bytes,
     messages: u64,
     /// The kernel has it now.
@@ -56,11 +74,14 @@ struct Writing {
 impl Archive {
     /// An archive at `path`, whose folder must be there; the file is made.
     #[must_use]
-    pub(super) fn new(path: PathBuf) -> Archive {
+    pub(super) fn new(path: PathBuf, notes: Option<ArchiveNotes>) -> Archive {
         Archive {
             path,
             file: None,
+            syncs: false,
             outbox: Outbox::default(),
+            tickets: Tickets::default(),
+            notes,
             writing: None,
             written: Bytes::new(),
             next_write: Time::ZERO,
@@ -78,6 +99,34 @@ impl Archive {
         }
     }
 
+    /// The same for a numbered event. One that has no form is passed.
+    pub(super) fn take_numbered(
+        &mut self,
+        ticket: Ticket,
+        moved: &mut Moved,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let refused = self.counters.refused;
+        self.take(write);
+        if self.counters.refused == refused {
+            self.tickets.add(self.held(), ticket);
+        } else {
+            self.pass(ticket, moved);
+        }
+    }
+
+    /// This numbered event will never be written.
+    pub(super) fn pass(&mut self, ticket: Ticket, moved: &mut Moved) {
+        if let Some((cell, before)) = self.tickets.pass(self.held(), ticket) {
+            note(self.notes.as_ref(), moved, cell, before);
+        }
+    }
+
+    /// From the next block on, each is synced or none.
+    pub(super) fn set_syncs(&mut self, syncs: bool) {
+        self.syncs = syncs;
+    }
+
     /// What to write now, if anything; at once if `hurry`.
     pub(super) fn pump(&mut self, now: Time, hurry: bool) -> Next {
         if self.writing.as_ref().is_some_and(|writing| writing.in_flight) {
@@ -85,6 +134,12 @@ impl Archive {
         }
         if self.writing.is_none() && self.outbox.held_messages() == 0 {
             return Next::Idle;
+        }
+        let due = !self.failing || now >= self.next_write;
+        if let Some(writing) = self.writing.as_mut().filter(|writing| writing.bytes.is_empty() && due) {
+            writing.in_flight = true;
+            self.counters.calls += 1;
+            return Next::Sync { file: Arc::clone(&writing.file) };
         }
         let full = self.outbox.held_bytes() >= BLOCK_BYTES && !self.failing;
         if now < self.next_write && !full && (self.failing || !hurry) {
@@ -96,15 +151,29 @@ impl Archive {
         };
         self.next_write = now + WRITE_INTERVAL;
         self.counters.calls += 1;
+        if self.writing.is_none() {
+            self.begin_block(&file);
+        }
+        let writing = self.writing.as_mut().expect("a block was on its way, or has been taken");
+        writing.in_flight = true;
+        writing.file = Arc::clone(&file);
+        Next::Write { file, bytes: writing.bytes.clone() }
+    }
+
+    /// Takes the next block, and notes which numbered events it has.
+    fn begin_block(&mut self, file: &Arc<OwnedFd>) {
         let outbox = &mut self.outbox;
         // It is empty, so this moves no bytes; if somebody still holds it, it is left to them.
         outbox.put_back(Vec::from(std::mem::take(&mut self.written)));
-        let writing = self.writing.get_or_insert_with(|| {
-            let batch = outbox.take_block().expect("something is held");
-            Writing { bytes: Bytes::from(batch.bytes), messages: batch.messages, in_flight: false }
-        });
-        writing.in_flight = true;
-        Next::Write { file, bytes: writing.bytes.clone() }
+        if let Some(notes) = &self.notes
+            && self.tickets.is_within(outbox.first_block().count() as u64)
+        {
+            notes.blocks.begin(file, entries(outbox, &self.tickets));
+        }
+        let batch = outbox.take_block().expect("something is held");
+        let bytes = Bytes::from(batch.bytes);
+        let file = Arc::clone(file);
+        self.writing = Some(Writing { file, bytes, messages: batch.messages, in_flight: false });
     }
 
     /// The write that [`Next::Write`] asked for has completed.
@@ -112,7 +181,7 @@ impl Archive {
     /// # Panics
     ///
     /// If none was in flight.
-    pub(super) fn on_written(&mut self, now: Time, result: Result<u32, Errno>) {
+    pub(super) fn on_written(&mut self, now: Time, result: Result<u32, Errno>, moved: &mut Moved) {
         let mut writing = self.writing.take().expect("a write completes that was begun");
         assert!(writing.in_flight, "a write completes once");
         writing.in_flight = false;
@@ -125,11 +194,41 @@ impl Archive {
                 let _ = self.fail(now);
             }
         }
-        if writing.bytes.is_empty() {
-            self.counters.delivered += writing.messages;
-            self.written = writing.bytes;
+        if writing.bytes.is_empty() && !self.syncs {
+            self.end_block(writing, moved);
         } else {
             self.writing = Some(writing);
+        }
+    }
+
+    /// The sync that [`Next::Sync`] asked for has completed. One that failed is tried again: until then nothing of the block
+    /// counts, and nothing more is written.
+    ///
+    /// # Panics
+    ///
+    /// If none was in flight.
+    pub(super) fn on_synced(&mut self, now: Time, result: Result<u32, Errno>, moved: &mut Moved) {
+        let mut writing = self.writing.take().expect("a sync completes that was begun");
+        assert!(writing.in_flight && writing.bytes.is_empty(), "a block is synced once it is written");
+        writing.in_flight = false;
+        if result.is_ok() {
+            self.failing = false;
+            self.end_block(writing, moved);
+        } else {
+            let _ = self.fail(now);
+            self.writing = Some(writing);
+        }
+    }
+
+    /// All of a block is where it is to be.
+    fn end_block(&mut self, writing: Writing, moved: &mut Moved) {
+        self.counters.delivered += writing.messages;
+        self.written = writing.bytes;
+        let notes = self.notes.as_ref();
+        let is_numbered = self.tickets.is_within(writing.messages);
+        self.tickets.settle(writing.messages, |cell, before| note(notes, moved, cell, before));
+        if let Some(notes) = notes.filter(|_| is_numbered) {
+            notes.blocks.end();
         }
     }
 
@@ -172,6 +271,7 @@ impl Archive {
         assert!(!self.in_flight(), "what is being written can't be given up");
         self.writing = None;
         self.outbox = Outbox::default();
+        self.tickets = Tickets::default();
         self.counters.stopped += held;
     }
 
@@ -184,7 +284,8 @@ impl Archive {
     /// Bytes that wait, those being written included.
     #[must_use]
     pub(super) fn held_bytes(&self) -> usize {
-        self.outbox.held_bytes() + self.writing.as_ref().map_or(0, |writing| writing.bytes.len())
+        let writing = self.writing.as_ref().map_or(0, |writing| writing.bytes.len());
+        self.outbox.held_bytes() + self.tickets.bytes() + writing
     }
 
     /// Events that wait, those being written included.
@@ -225,161 +326,27 @@ impl Archive {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn archive(folder: &tempfile::TempDir) -> Archive {
-        Archive::new(folder.path().join("archives.log"))
-    }
-
-    fn take(archive: &mut Archive, line: &[u8]) {
-        archive.take(|bytes| bytes.extend_from_slice(line));
-    }
-
-    fn balanced(archive: &Archive) {
-        let counters = archive.counters();
-        assert_eq!(counters.taken, counters.delivered + counters.refused + counters.stopped + archive.held());
-    }
-
-    fn bytes_of(next: Next) -> Bytes {
-        match next {
-            Next::Write { bytes, .. } => bytes,
-            other @ (Next::Again | Next::At(_) | Next::Idle | Next::Poll { .. }) => {
-                panic!("no write: {other:?}")
-            }
-        }
-    }
-
-    #[test]
-    fn the_first_line_goes_at_once_and_the_next_ones_together() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut archive = archive(&folder);
-        let now = Time::from_seconds(5);
-        assert!(matches!(archive.pump(now, false), Next::Idle));
-        take(&mut archive, b"one\n");
-        assert_eq!(bytes_of(archive.pump(now, false)), &b"one\n"[..]);
-        take(&mut archive, b"two\n");
-        assert!(matches!(archive.pump(now, false), Next::Idle), "one write at a time");
-        archive.on_written(now, Ok(4));
-        assert!(matches!(archive.pump(now, false), Next::At(_)));
-        take(&mut archive, b"three\n");
-        assert_eq!(bytes_of(archive.pump(now + WRITE_INTERVAL, false)), &b"two\nthree\n"[..]);
-        balanced(&archive);
-        archive.on_written(now, Ok(10));
-        assert_eq!((archive.held(), archive.held_bytes(), archive.counters().delivered), (0, 0, 3));
-        let file = std::fs::metadata(folder.path().join("archives.log")).unwrap();
-        assert_eq!(file.permissions().mode() & 0o007, 0, "the world does not read what agents log");
-    }
-
-    #[test]
-    fn a_full_block_does_not_wait_nor_does_haste() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut archive = archive(&folder);
-        let now = Time::from_seconds(5);
-        take(&mut archive, b"one\n");
-        let _ = archive.pump(now, false);
-        archive.on_written(now, Ok(4));
-        take(&mut archive, &vec![b'x'; BLOCK_BYTES]);
-        assert_eq!(bytes_of(archive.pump(now, false)).len(), BLOCK_BYTES);
-        archive.on_written(now, Ok(BLOCK_BYTES as u32));
-        take(&mut archive, b"two\n");
-        assert!(matches!(archive.pump(now, false), Next::At(_)));
-        assert_eq!(bytes_of(archive.pump(now, true)).len(), 4);
-        balanced(&archive);
-    }
-
-    #[test]
-    fn short_and_failed_writes_go_on_where_they_stopped() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut archive = archive(&folder);
-        let mut now = Time::from_seconds(5);
-        take(&mut archive, b"one\ntwo\n");
-        let _ = archive.pump(now, false);
-        archive.on_written(now, Ok(3));
-        assert_eq!(bytes_of(archive.pump(now, true)), &b"\ntwo\n"[..]);
-        archive.on_written(now, Err(Errno::NOSPC));
-        assert_eq!(archive.state(), SinkState::Failing);
-        assert!(matches!(archive.pump(now, true), Next::At(_)), "haste does not hurry a full disk");
-        balanced(&archive);
-        now = now + RETRY_INTERVAL;
-        assert_eq!(bytes_of(archive.pump(now, false)), &b"\ntwo\n"[..]);
-        archive.on_written(now, Ok(5));
-        assert_eq!((archive.state(), archive.counters().delivered), (SinkState::Taking, 1));
-    }
-
-    #[test]
-    fn the_memory_of_what_was_written_is_used_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut archive = archive(&folder);
-        let now = Time::from_seconds(5);
-        let mut places = Vec::new();
-        for _ in 0..6 {
-            take(&mut archive, b"one\n");
-            places.push(bytes_of(archive.pump(now, true)).as_ptr().addr());
-            // The next block fills while this one is being written.
-            take(&mut archive, b"two\n");
-            archive.on_written(now, Ok(4));
-            places.push(bytes_of(archive.pump(now, true)).as_ptr().addr());
-            archive.on_written(now, Ok(4));
-        }
-        places.sort_unstable();
-        places.dedup();
-        assert_eq!(places.len(), 2, "two blocks take turns");
-        balanced(&archive);
-    }
-
-    #[test]
-    fn a_file_that_was_moved_is_made_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, moved) = (folder.path().join("archives.log"), folder.path().join("archives.1"));
-        let mut archive = archive(&folder);
-        let now = Time::from_seconds(5);
-        for (line, rename) in [(&b"one\n"[..], false), (b"two\n", true)] {
-            if rename {
-                std::fs::rename(&path, &moved).unwrap();
-            }
-            archive.follow_rename();
-            take(&mut archive, line);
-            let _ = bytes_of(archive.pump(now, true));
-            archive.on_written(now, Ok(4));
-            archive.follow_rename();
-        }
-        assert!(path.exists() && moved.exists());
-        balanced(&archive);
-    }
-
-    #[test]
-    fn an_idle_archive_knows_whether_it_could_write() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut archive = Archive::new(folder.path().join("later/archives.log"));
-        let mut check = |expected: SinkState| {
-            archive.probe();
-            assert_eq!(archive.state(), expected);
-        };
-        check(SinkState::Failing);
-        std::fs::create_dir(folder.path().join("later")).unwrap();
-        check(SinkState::Taking);
-        assert_eq!(std::fs::read_dir(folder.path().join("later")).unwrap().count(), 0, "nothing was made");
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there_is_tried_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut archive = Archive::new(folder.path().join("later/archives.log"));
-        take(&mut archive, b"one\n");
-        let now = Time::from_seconds(5);
-        assert!(matches!(archive.pump(now, false), Next::At(_)));
-        assert_eq!(archive.state(), SinkState::Failing);
-        std::fs::create_dir(folder.path().join("later")).unwrap();
-        assert_eq!(bytes_of(archive.pump(now + RETRY_INTERVAL, false)), &b"one\n"[..]);
-        archive.on_written(now, Ok(4));
-        take(&mut archive, b"two\n");
-        take(&mut archive, b"");
-        archive.abandon();
-        assert_eq!((archive.counters().stopped, archive.counters().refused), (1, 1));
-        balanced(&archive);
-    }
+/// Notes what is in the file.
+fn note(notes: Option<&ArchiveNotes>, moved: &mut Moved, cell: u32, before: u64) {
+    let notes = notes.expect("who gives tickets has a ledger");
+    notes.ledger.note(cell, notes.kind, before);
+    moved.add(cell);
 }
+
+/// The numbered events of the outbox's first block.
+fn entries<'a>(outbox: &'a Outbox, tickets: &'a Tickets) -> impl Iterator<Item = BlockEntry> + 'a {
+    let mut end = 0;
+    let mut lines = outbox.first_block().enumerate().map(move |(index, line)| {
+        let bytes = u32::try_from(line.len()).expect("a line is far smaller than 4 GiB");
+        end += bytes;
+        (index as u64, end - bytes, line)
+    });
+    tickets.next_messages().map_while(move |(at, cell, before)| {
+        let (_, offset, line) = lines.find(|(index, ..)| *index == at)?;
+        let (number, bytes) = (before - 1, line.len() as u32);
+        Some(BlockEntry { cell, number, offset, bytes, hash: line_hash(line) })
+    })
+}
+
+#[cfg(test)]
+mod tests;

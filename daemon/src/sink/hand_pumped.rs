@@ -17,9 +17,14 @@ pub struct HandPumpedSinks {
 
 impl HandPumpedSinks {
     /// The sinks that the settings name.
+    ///
+    /// # Panics
+    ///
+    /// Never: without acknowledged delivery, sinks need nothing of the host.
     #[must_use]
     pub fn new(settings: &Settings) -> HandPumpedSinks {
-        HandPumpedSinks { sinks: Sinks::new(settings), clock: Clock::start() }
+        let sinks = Sinks::new(settings, None).expect("no ring is asked for");
+        HandPumpedSinks { sinks, clock: Clock::start() }
     }
 
     /// Takes an event over, into every sink.
@@ -52,6 +57,10 @@ impl HandPumpedSinks {
                         // Whatever the poll says, the sink is asked again.
                         let _ = poll(&mut polled, Some(&timeout));
                         self.sinks.on_writable(index);
+                    }
+                    Next::Sync { file } => {
+                        let synced = rustix::fs::fdatasync(&file).map(|()| 0);
+                        self.sinks.on_synced(index, now, synced);
                     }
                     Next::Write { file, bytes } => {
                         let written = rustix::io::write(&file, &bytes);

@@ -7,8 +7,10 @@ mod archive;
 #[cfg(feature = "scripted")]
 mod hand_pumped;
 mod local_time;
+mod moved;
 mod outbox;
 mod queue_socket;
+mod tickets;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -19,18 +21,21 @@ use codec::{
     Product, archive_json, archive_line, queue_datagram, syslog_archive_json, syslog_archive_line,
     syslog_datagram,
 };
-use manager::{Published, Time};
+use manager::{Published, SinkSet, Ticket, Time};
 use rustix::io::Errno;
+use uring::Unsupported;
 
-use archive::Archive;
+use archive::{Archive, ArchiveNotes};
 #[cfg(feature = "scripted")]
 pub use hand_pumped::HandPumpedSinks;
 use local_time::LocalClock;
+pub(crate) use moved::Moved;
 use outbox::Bounds;
 pub(crate) use outbox::Level;
-use queue_socket::QueueSocket;
 pub(crate) use queue_socket::SEND_BUFFER_BYTES as QUEUE_SEND_BUFFER_BYTES;
+use queue_socket::{QueueNotes, QueueSocket};
 
+use crate::delivery::{BlockLog, LedgerFile, SinkDelivery};
 use crate::metrics::{SinkKind, SinkState};
 use crate::settings::{self, Settings};
 
@@ -49,6 +54,11 @@ pub(crate) enum Next {
         descriptor: Arc<OwnedFd>,
         /// How long to rely on the poll.
         patience: Time,
+    },
+    /// What was written to a file is to be on its disk.
+    Sync {
+        /// The file.
+        file: Arc<OwnedFd>,
     },
     /// A write at the end of a file.
     Write {
@@ -83,6 +93,7 @@ pub(crate) struct SinkCounters {
 pub(crate) struct Sinks {
     sinks: Vec<Sink>,
     bounds: Bounds,
+    moved: Moved,
     clock: LocalClock,
     /// This host's name without its domain, for lines that name no host.
     host: String,
@@ -96,29 +107,57 @@ enum Sink {
 }
 
 impl Sinks {
-    /// The sinks that the settings name.
-    #[must_use]
-    pub(crate) fn new(settings: &Settings) -> Sinks {
+    /// The sinks that the settings name. What `delivery` has is where numbered events are noted; without, there are none.
+    ///
+    /// # Errors
+    ///
+    /// What the host lacks to note what the queue has.
+    pub(crate) fn new(settings: &Settings, delivery: Option<SinkDelivery>) -> Result<Sinks, Unsupported> {
         let mut sinks = Vec::new();
+        let (ledger, text_blocks, json_blocks) = match delivery {
+            Some(SinkDelivery { ledger, text_blocks, json_blocks }) => {
+                (Some(ledger), text_blocks, json_blocks)
+            }
+            None => (None, None, None),
+        };
         if settings.sink.queue.enabled {
             let product = match settings.sink.queue.product {
                 settings::Product::Ossec => Product::Ossec,
                 settings::Product::Wazuh => Product::Wazuh,
             };
-            sinks.push(Sink::Queue { socket: QueueSocket::new(settings.queue_path()), product });
+            let notes = ledger.as_ref().map(|ledger| QueueNotes::new(Arc::clone(ledger))).transpose()?;
+            sinks.push(Sink::Queue { socket: QueueSocket::new(settings.queue_path(), notes), product });
         }
         if settings.sink.archives.text {
-            sinks.push(Sink::ArchiveText(Archive::new(settings.archives_text_path())));
+            let notes = archive_notes(SinkKind::ArchiveText, ledger.as_ref(), text_blocks);
+            sinks.push(Sink::ArchiveText(Archive::new(settings.archives_text_path(), notes)));
         }
         if settings.sink.archives.json {
-            sinks.push(Sink::ArchiveJson(Archive::new(settings.archives_json_path())));
+            let notes = archive_notes(SinkKind::ArchiveJson, ledger.as_ref(), json_blocks);
+            sinks.push(Sink::ArchiveJson(Archive::new(settings.archives_json_path(), notes)));
         }
-        Sinks { sinks, bounds: bounds(settings), clock: LocalClock::new(), host: host() }
+        let mut sinks = Sinks {
+            sinks,
+            bounds: bounds(settings),
+            moved: Moved::default(),
+            clock: LocalClock::new(),
+            host: host(),
+        };
+        sinks.take_settings(settings);
+        Ok(sinks)
     }
 
-    /// Changes the bounds. What is held beyond them stays.
-    pub(crate) fn bound(&mut self, settings: &Settings) {
+    /// Takes what can change while they run. What is held beyond the bounds stays.
+    pub(crate) fn take_settings(&mut self, settings: &Settings) {
         self.bounds = bounds(settings);
+        for sink in &mut self.sinks {
+            match sink {
+                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
+                    archive.set_syncs(settings.sink.archives.sync);
+                }
+                Sink::Queue { .. } => {}
+            }
+        }
     }
 
     /// How many there are.
@@ -172,9 +211,12 @@ impl Sinks {
         }
     }
 
-    /// Takes an event over, into every sink.
+    /// Takes an event over: into every sink, or into those that want it if it has a ticket.
     pub(crate) fn take(&mut self, published: &Published<'_>) {
-        let Published { agent, event, from: _, transport: _, ticket: _ } = published;
+        let Published { agent, event, from: _, transport: _, ticket } = published;
+        if let Some(ticket) = ticket {
+            return self.take_numbered(published, *ticket);
+        }
         let origin = agent.origin();
         for sink in &mut self.sinks {
             match sink {
@@ -192,11 +234,46 @@ impl Sinks {
         }
     }
 
+    fn take_numbered(&mut self, published: &Published<'_>, ticket: Ticket) {
+        let Published { agent, event, .. } = published;
+        let (origin, moved) = (agent.origin(), &mut self.moved);
+        for sink in self.sinks.iter_mut().filter(|sink| sink.is_in(ticket.wanted)) {
+            match sink {
+                Sink::ArchiveJson(archive) => archive.take_numbered(ticket, moved, |out| {
+                    let _ = archive_json(self.clock.now(), event, &origin, out);
+                }),
+                Sink::ArchiveText(archive) => archive.take_numbered(ticket, moved, |out| {
+                    let _ = archive_line(self.clock.now(), event, &origin, out);
+                }),
+                Sink::Queue { socket, product } => {
+                    socket.take_numbered(ticket, moved, |out| queue_datagram(*product, event, &origin, out));
+                }
+            }
+        }
+    }
+
+    /// Notes, in its place among the others of its agent, a numbered event that no sink will get.
+    pub(crate) fn pass(&mut self, ticket: Ticket) {
+        for sink in self.sinks.iter_mut().filter(|sink| sink.is_in(ticket.wanted)) {
+            match sink {
+                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
+                    archive.pass(ticket, &mut self.moved)
+                }
+                Sink::Queue { socket, .. } => socket.pass(ticket, &mut self.moved),
+            }
+        }
+    }
+
+    /// For which agents something was noted since it was drained.
+    pub(crate) fn moved(&mut self) -> &mut Moved {
+        &mut self.moved
+    }
+
     /// Moves one sink on; `hurry` if nothing more will come.
     pub(crate) fn pump(&mut self, index: usize, now: Time, hurry: bool) -> Next {
         match &mut self.sinks[index] {
             Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.pump(now, hurry),
-            Sink::Queue { socket, .. } => socket.pump(now),
+            Sink::Queue { socket, .. } => socket.pump(now, &mut self.moved),
         }
     }
 
@@ -219,8 +296,24 @@ impl Sinks {
     /// If that sink never asks for one.
     pub(crate) fn on_written(&mut self, index: usize, now: Time, result: Result<u32, Errno>) {
         match &mut self.sinks[index] {
-            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.on_written(now, result),
+            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
+                archive.on_written(now, result, &mut self.moved);
+            }
             Sink::Queue { .. } => unreachable!("the queue socket is not written by the ring"),
+        }
+    }
+
+    /// The sync that a sink asked for has completed.
+    ///
+    /// # Panics
+    ///
+    /// If that sink never asks for one.
+    pub(crate) fn on_synced(&mut self, index: usize, now: Time, result: Result<u32, Errno>) {
+        match &mut self.sinks[index] {
+            Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
+                archive.on_synced(now, result, &mut self.moved);
+            }
+            Sink::Queue { .. } => unreachable!("the queue socket is not synced"),
         }
     }
 
@@ -248,15 +341,25 @@ impl Sinks {
     pub(crate) fn reports(&self) -> impl Iterator<Item = SinkReport> {
         self.sinks.iter().map(|sink| {
             let full = self.bounds.level(sink.held_bytes()) >= Level::Soft;
-            let (kind, state, counters) = match sink {
-                Sink::ArchiveJson(archive) => (SinkKind::ArchiveJson, archive.state(), archive.counters()),
-                Sink::ArchiveText(archive) => (SinkKind::ArchiveText, archive.state(), archive.counters()),
-                Sink::Queue { socket, .. } => (SinkKind::Queue, socket.state(), socket.counters()),
+            let kind = sink.kind();
+            let (state, counters) = match sink {
+                Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
+                    (archive.state(), archive.counters())
+                }
+                Sink::Queue { socket, .. } => (socket.state(), socket.counters()),
             };
             let state = if full && state == SinkState::Taking { SinkState::Full } else { state };
             SinkReport { kind, state, counters, held: sink.held(), held_bytes: sink.held_bytes() }
         })
     }
+}
+
+fn archive_notes(
+    kind: SinkKind,
+    ledger: Option<&Arc<LedgerFile>>,
+    blocks: Option<BlockLog>,
+) -> Option<ArchiveNotes> {
+    Some(ArchiveNotes { kind, ledger: Arc::clone(ledger?), blocks: blocks? })
 }
 
 fn bounds(settings: &Settings) -> Bounds {
@@ -288,6 +391,18 @@ pub(crate) struct SinkReport {
 }
 
 impl Sink {
+    fn kind(&self) -> SinkKind {
+        match self {
+            Sink::ArchiveJson(_) => SinkKind::ArchiveJson,
+            Sink::ArchiveText(_) => SinkKind::ArchiveText,
+            Sink::Queue { .. } => SinkKind::Queue,
+        }
+    }
+
+    fn is_in(&self, set: SinkSet) -> bool {
+        set.contains(self.kind() as usize)
+    }
+
     fn held(&self) -> u64 {
         match self {
             Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => archive.held(),

@@ -119,6 +119,11 @@ impl Outbox {
         self.blocks.iter().flat_map(Block::messages)
     }
 
+    /// Those of the oldest block: what [`Outbox::take_block`] would take.
+    pub(super) fn first_block(&self) -> impl Iterator<Item = &[u8]> {
+        self.blocks.front().into_iter().flat_map(Block::messages)
+    }
+
     /// The first `count` messages are gone.
     ///
     /// # Panics
@@ -235,6 +240,7 @@ mod tests {
     #[test]
     fn blocks_leave_whole_and_in_order() {
         let mut outbox = filled(&[40_000, 40_000, 7, 8]);
+        assert_eq!(outbox.first_block().map(<[u8]>::len).collect::<Vec<_>>(), [40_000, 40_000]);
         let first = outbox.take_block().unwrap();
         assert_eq!((first.bytes.len(), first.messages), (80_000, 2));
         check(&outbox);

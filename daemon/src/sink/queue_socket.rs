@@ -2,21 +2,26 @@
 //! away.
 //!
 //! Datagrams leave by `sendmmsg` that never blocks, as many as the reader has room for. When it has none, the shard's
-//! ring polls the socket; when the reader is away, the path is tried again until it is back.
+//! ring polls the socket; when the reader is away, the path is tried again until it is back. Numbered events leave by a
+//! chain instead, in which the kernel notes each with its hand-over.
 
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use manager::Time;
+use manager::{Ticket, Time};
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, send, sendmmsg};
+use uring::{CHAIN_DATAGRAMS_MAX, Chain, Noted, Sent};
 
+use super::moved::Moved;
 use super::outbox::Outbox;
+use super::tickets::Tickets;
 use super::{Next, SinkCounters};
-use crate::metrics::SinkState;
+use crate::delivery::LedgerFile;
+use crate::metrics::{SinkKind, SinkState};
 
 /// Datagrams handed over by one system call.
 const CALL_DATAGRAMS: usize = 16;
@@ -49,7 +54,27 @@ pub(super) struct QueueSocket {
     path: PathBuf,
     state: State,
     outbox: Outbox,
+    tickets: Tickets,
+    notes: Option<QueueNotes>,
     counters: SinkCounters,
+}
+
+/// How numbered events leave.
+#[derive(Debug)]
+pub(super) struct QueueNotes {
+    ledger: Arc<LedgerFile>,
+    chain: Chain,
+}
+
+impl QueueNotes {
+    /// Notes into `ledger`, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// What the host lacks for one more ring.
+    pub(super) fn new(ledger: Arc<LedgerFile>) -> Result<QueueNotes, uring::Unsupported> {
+        Ok(QueueNotes { ledger, chain: Chain::new()? })
+    }
 }
 
 #[derive(Debug)]
@@ -79,9 +104,15 @@ enum Handed {
 impl QueueSocket {
     /// A sink for the socket at `path`, which need not be there yet.
     #[must_use]
-    pub(super) fn new(path: PathBuf) -> QueueSocket {
-        let state = State::Away { retry_at: Time::ZERO, pause: RETRY_MIN };
-        QueueSocket { path, state, outbox: Outbox::default(), counters: SinkCounters::default() }
+    pub(super) fn new(path: PathBuf, notes: Option<QueueNotes>) -> QueueSocket {
+        QueueSocket {
+            path,
+            state: State::Away { retry_at: Time::ZERO, pause: RETRY_MIN },
+            outbox: Outbox::default(),
+            tickets: Tickets::default(),
+            notes,
+            counters: SinkCounters::default(),
+        }
     }
 
     /// Takes one datagram, which `write` appends.
@@ -92,8 +123,31 @@ impl QueueSocket {
         }
     }
 
+    /// The same for a numbered event. One that has no form is passed.
+    pub(super) fn take_numbered(
+        &mut self,
+        ticket: Ticket,
+        moved: &mut Moved,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let refused = self.counters.refused;
+        self.take(write);
+        if self.counters.refused == refused {
+            self.tickets.add(self.outbox.held_messages(), ticket);
+        } else {
+            self.pass(ticket, moved);
+        }
+    }
+
+    /// This numbered event will never be sent.
+    pub(super) fn pass(&mut self, ticket: Ticket, moved: &mut Moved) {
+        if let Some((cell, before)) = self.tickets.pass(self.outbox.held_messages(), ticket) {
+            note(self.notes.as_ref(), moved, cell, before);
+        }
+    }
+
     /// Hands over what can be handed over now.
-    pub(super) fn pump(&mut self, now: Time) -> Next {
+    pub(super) fn pump(&mut self, now: Time, moved: &mut Moved) -> Next {
         if self.outbox.held_messages() == 0 && self.is_connected() {
             return Next::Idle;
         }
@@ -106,7 +160,7 @@ impl QueueSocket {
             State::Full { retry_at, .. } if now < *retry_at => return Next::At(*retry_at),
             State::Full { socket, .. } | State::Connected { socket } => Arc::clone(socket),
         };
-        self.hand_over(now, socket)
+        self.hand_over(now, socket, moved)
     }
 
     /// Finds out, while nothing is to be sent, whether somebody still reads at the path: a datagram's reader goes without a
@@ -131,13 +185,14 @@ impl QueueSocket {
     pub(super) fn abandon(&mut self) {
         let held = self.outbox.held_messages();
         self.outbox = Outbox::default();
+        self.tickets = Tickets::default();
         self.counters.stopped += held;
     }
 
     /// Bytes that wait.
     #[must_use]
     pub(super) fn held_bytes(&self) -> usize {
-        self.outbox.held_bytes()
+        self.outbox.held_bytes() + self.tickets.bytes()
     }
 
     /// Events that wait.
@@ -165,7 +220,7 @@ impl QueueSocket {
         matches!(self.state, State::Connected { .. } | State::Full { .. })
     }
 
-    fn hand_over(&mut self, now: Time, socket: Arc<OwnedFd>) -> Next {
+    fn hand_over(&mut self, now: Time, socket: Arc<OwnedFd>, moved: &mut Moved) -> Next {
         let mut budget = TURN_DATAGRAMS_MAX;
         let held_before = self.outbox.held_messages();
         while self.outbox.held_messages() > 0 {
@@ -174,14 +229,20 @@ impl QueueSocket {
                 return Next::Again;
             }
             self.counters.calls += 1;
-            match send_some(&socket, &self.outbox) {
+            let handed = match &mut self.notes {
+                Some(notes) if self.tickets.is_within(CALL_DATAGRAMS as u64) => {
+                    send_noted(&socket, &self.outbox, &self.tickets, notes)
+                }
+                Some(_) | None => send_some(&socket, &self.outbox),
+            };
+            match handed {
                 Handed::Taken(count) => {
-                    self.outbox.remove_first(count);
+                    self.remove_first(count, moved);
                     self.counters.delivered += count as u64;
                     budget = budget.saturating_sub(count);
                 }
                 Handed::TooLong => {
-                    self.outbox.remove_first(1);
+                    self.remove_first(1, moved);
                     self.counters.too_long += 1;
                 }
                 Handed::Full if self.outbox.held_messages() < held_before => {
@@ -213,6 +274,13 @@ impl QueueSocket {
         Next::Idle
     }
 
+    /// The first messages are gone: what they bring is known now to whoever asks.
+    fn remove_first(&mut self, count: usize, moved: &mut Moved) {
+        self.outbox.remove_first(count);
+        let notes = self.notes.as_ref();
+        self.tickets.settle(count as u64, |cell, before| note(notes, moved, cell, before));
+    }
+
     /// Connects to the path, or says when to try again.
     fn connect(&mut self, now: Time) -> Result<Arc<OwnedFd>, Time> {
         match uring::sockets::unix_datagram(&self.path, SEND_BUFFER_BYTES) {
@@ -231,6 +299,32 @@ impl QueueSocket {
                 Err(retry_at)
             }
         }
+    }
+}
+
+/// Notes what the kernel has noted before, or what goes along with it.
+fn note(notes: Option<&QueueNotes>, moved: &mut Moved, cell: u32, before: u64) {
+    let notes = notes.expect("who gives tickets has a ledger");
+    notes.ledger.note(cell, SinkKind::Queue, before);
+    moved.add(cell);
+}
+
+/// Hands over up to [`CALL_DATAGRAMS`] of the outbox in one system call, which notes those that have tickets.
+fn send_noted(socket: &OwnedFd, outbox: &Outbox, tickets: &Tickets, notes: &mut QueueNotes) -> Handed {
+    const _: () = assert!(CALL_DATAGRAMS <= CHAIN_DATAGRAMS_MAX);
+    let QueueNotes { ledger, chain } = notes;
+    let mut datagrams = [Noted { datagram: &[], note: None }; CALL_DATAGRAMS];
+    let mut count = 0;
+    for (place, datagram) in datagrams.iter_mut().zip(outbox.messages()) {
+        place.datagram = datagram;
+        count += 1;
+    }
+    for (at, cell, before) in tickets.next_messages().take_while(|(at, _, _)| *at < count as u64) {
+        datagrams[at as usize].note = Some((ledger.queue_word(cell), before));
+    }
+    match chain.send(socket.as_fd(), &datagrams[..count]) {
+        Sent { count: 0, stopped_by: Some(errno) } => refused(errno),
+        Sent { count, stopped_by: _ } => Handed::Taken(count),
     }
 }
 
@@ -255,141 +349,19 @@ fn send_some(socket: &OwnedFd, outbox: &Outbox) -> Handed {
         });
         sendmmsg(socket, &mut headers[..count], FLAGS)
     };
-    match sent {
-        Ok(count) => Handed::Taken(count),
-        Err(Errno::AGAIN) => Handed::Full,
-        Err(Errno::INTR) => Handed::Taken(0),
-        Err(Errno::MSGSIZE) => Handed::TooLong,
-        Err(Errno::NOBUFS | Errno::NOMEM) => Handed::Memory,
-        Err(_) => Handed::Gone,
+    sent.map_or_else(refused, Handed::Taken)
+}
+
+/// Why the first datagram was not taken.
+fn refused(errno: Errno) -> Handed {
+    match errno {
+        Errno::AGAIN => Handed::Full,
+        Errno::INTR => Handed::Taken(0),
+        Errno::MSGSIZE => Handed::TooLong,
+        Errno::NOBUFS | Errno::NOMEM => Handed::Memory,
+        _ => Handed::Gone,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixDatagram;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn reader(path: &std::path::Path) -> UnixDatagram {
-        let reader = UnixDatagram::bind(path).unwrap();
-        reader.set_nonblocking(true).unwrap();
-        reader
-    }
-
-    fn read_all(reader: &UnixDatagram) -> Vec<u32> {
-        let mut buffer = [0; 64];
-        let mut numbers = Vec::new();
-        while let Ok(length) = reader.recv(&mut buffer) {
-            numbers.push(std::str::from_utf8(&buffer[..length]).unwrap().parse().unwrap());
-        }
-        numbers
-    }
-
-    fn take(sink: &mut QueueSocket, number: u32) {
-        sink.take(|bytes| bytes.extend(number.to_string().as_bytes()));
-    }
-
-    fn balanced(sink: &QueueSocket) {
-        let counters = sink.counters();
-        assert_eq!(counters.taken, counters.delivered + counters.too_long + counters.stopped + sink.held());
-    }
-
-    #[test]
-    fn a_slow_reader_gets_everything_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue");
-        let reader = reader(&path);
-        let mut sink = QueueSocket::new(path);
-        (0..5_000).for_each(|number| take(&mut sink, number));
-        let mut now = Time::ZERO;
-        let mut got = Vec::new();
-        while got.len() < 5_000 {
-            let next = sink.pump(now);
-            balanced(&sink);
-            let read = read_all(&reader);
-            assert!(!read.is_empty(), "each turn hands something over: {next:?}");
-            got.extend(read);
-            if matches!(next, Next::Poll { .. }) {
-                sink.on_writable();
-            }
-            now = now + Duration::from_millis(1);
-        }
-        assert_eq!(got, (0..5_000).collect::<Vec<u32>>());
-        assert!(matches!(sink.pump(now), Next::Idle));
-        assert!(sink.counters().stalls > 0, "5,000 datagrams do not fit at once");
-    }
-
-    #[test]
-    fn an_idle_socket_knows_whether_somebody_reads() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue");
-        let first = reader(&path);
-        let mut sink = QueueSocket::new(path.clone());
-        assert!(matches!(sink.pump(Time::ZERO), Next::Idle));
-        sink.probe();
-        assert_eq!(sink.state(), SinkState::Taking);
-        drop(first);
-        sink.probe();
-        assert_eq!(sink.state(), SinkState::Away);
-        std::fs::remove_file(&path).unwrap();
-        let again = reader(&path);
-        assert!(matches!(sink.pump(Time::ZERO), Next::Idle), "found without anything to send");
-        assert_eq!(sink.state(), SinkState::Taking);
-        assert!(read_all(&again).is_empty(), "and nothing was sent");
-    }
-
-    #[test]
-    fn a_reader_that_comes_late_or_again_gets_everything() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue");
-        let mut sink = QueueSocket::new(path.clone());
-        take(&mut sink, 1);
-        let mut now = Time::from_seconds(1);
-        assert!(matches!(sink.pump(now), Next::At(_)));
-        assert_eq!(sink.state(), SinkState::Away);
-        let first = reader(&path);
-        now = now + SECOND;
-        assert!(matches!(sink.pump(now), Next::Idle));
-        assert_eq!(read_all(&first), [1]);
-
-        drop(first);
-        std::fs::remove_file(&path).unwrap();
-        take(&mut sink, 2);
-        assert!(matches!(sink.pump(now), Next::Again), "found gone, tried again at once");
-        assert!(matches!(sink.pump(now), Next::At(_)));
-        balanced(&sink);
-        let second = reader(&path);
-        take(&mut sink, 3);
-        now = now + SECOND;
-        assert!(matches!(sink.pump(now), Next::Idle));
-        assert_eq!(read_all(&second), [2, 3]);
-        balanced(&sink);
-    }
-
-    #[test]
-    fn a_datagram_too_long_is_counted_and_the_next_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("queue");
-        let reader = reader(&path);
-        let mut sink = QueueSocket::new(path);
-        sink.take(|bytes| bytes.resize(16 << 20, b'x'));
-        take(&mut sink, 7);
-        assert!(matches!(sink.pump(Time::ZERO), Next::Idle));
-        assert_eq!(read_all(&reader), [7]);
-        assert_eq!(sink.counters().too_long, 1);
-        balanced(&sink);
-    }
-
-    #[test]
-    fn what_is_abandoned_is_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut sink = QueueSocket::new(folder.path().join("queue"));
-        (0..3).for_each(|number| take(&mut sink, number));
-        sink.abandon();
-        assert_eq!((sink.held(), sink.counters().stopped), (0, 3));
-        balanced(&sink);
-    }
-}
+mod tests;

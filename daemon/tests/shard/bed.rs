@@ -115,6 +115,7 @@ impl Bed {
                 clock,
                 table: Arc::clone(&self.table),
                 senders: Arc::clone(&senders),
+                delivery: None,
                 metrics: Arc::clone(&self.metrics[index]),
                 mail,
                 mailers: mailers.clone(),
