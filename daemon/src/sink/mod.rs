@@ -257,7 +257,7 @@ impl Sinks {
         for sink in self.sinks.iter_mut().filter(|sink| sink.is_in(ticket.wanted)) {
             match sink {
                 Sink::ArchiveJson(archive) | Sink::ArchiveText(archive) => {
-                    archive.pass(ticket, &mut self.moved)
+                    archive.pass(ticket, &mut self.moved);
                 }
                 Sink::Queue { socket, .. } => socket.pass(ticket, &mut self.moved),
             }
