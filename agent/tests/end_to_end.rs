@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod stand_ins;
+mod with_ringmaster;
 
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;

@@ -181,7 +181,6 @@ fn start(arguments: &Arguments, name: &str, is_background: bool) -> Result<(), S
         Ok(pid_file) => pid_file,
         Err(problem) => return failed(&log, problem),
     };
-    log.info(&format!("Started (pid: {}).", std::process::id()));
     let ended = runtime.block_on(run::run(parts, &mut log));
     drop(pid_file);
     ended.or_else(|problem| failed(&log, problem))

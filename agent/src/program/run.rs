@@ -121,6 +121,8 @@ pub(crate) async fn run(parts: Parts, log: &mut Log) -> Result<(), String> {
     let (sender, mut news) = mpsc::channel(NEWS_MAX);
     let queue = parts.queue.try_clone().and_then(UnixDatagram::from_std).map_err(failed)?;
     let mut signals = Signals::take().map_err(failed)?;
+    // Said once signals mean what they should.
+    log.info(&format!("Started (pid: {}).", std::process::id()));
     let mut askers = status::listen(&parts.home).map_err(|error| {
         log.warn(&format!("{SPOOL}/status: {error}; 'ringmaster-agent status' will not be answered"));
     });
