@@ -35,7 +35,6 @@ struct Watched {
     /// For each sink, the place in `taken` of what it gets next.
     next: [usize; SINKS_MAX],
     numbers: HashMap<u64, u32>,
-    session: Option<u64>,
 }
 
 impl Class {
@@ -110,12 +109,6 @@ impl Oracle {
         self.check(before == event, || {
             format!("agent {agent}: number {number} was event {before} and is {event}")
         });
-    }
-
-    /// `agent` offered delivery under this session.
-    pub(super) fn offered(&mut self, agent: usize, session: u64) {
-        let before = *self.agents[agent].session.get_or_insert(session);
-        self.check(before == session, || format!("agent {agent} changed its session"));
     }
 
     /// `agent` keeps so many events in its spool.

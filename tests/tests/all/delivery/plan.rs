@@ -46,6 +46,8 @@ pub(super) struct Kind {
 pub(super) enum Fault {
     AgentKilled,
     AgentStopped,
+    /// For a moment the manager's settings refuse a cipher.
+    CipherRefused,
     /// Some connection, and who hears of it.
     Cut(Cut),
     /// client.keys is written anew in another order.
@@ -140,7 +142,7 @@ fn faults(random: &mut StdRng) -> Vec<(Duration, Fault)> {
 
 impl Fault {
     fn any_of(random: &mut StdRng) -> Fault {
-        match random.random_range(0..16) {
+        match random.random_range(0..17) {
             0..=2 => Fault::AgentKilled,
             3 => Fault::AgentStopped,
             4..=8 => {
@@ -151,6 +153,7 @@ impl Fault {
             10 => Fault::KeyRemoved,
             11 | 12 => Fault::ManagerKilled,
             13 => Fault::ManagerStopped,
+            14 => Fault::CipherRefused,
             _ => Fault::SinkStalls,
         }
     }

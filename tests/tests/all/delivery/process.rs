@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use codec::{Counter, KeyEntry};
 use manager::{
-    Action, Admission, AgentTable, CloseReason, ConnectionId, CounterSeed, Deliveries, Incoming, Manager,
-    ManagerParts, Peer, Publish, Published, Reason, SenderCounter, ShardId, SinkFull, SinkSet, Ticket, Time,
-    Verdict,
+    Action, Admission, AgentTable, CloseReason, ConnectionId, CounterSeed, CryptoAccept, Deliveries,
+    Incoming, Manager, ManagerParts, Peer, Publish, Published, Reason, SenderCounter, ShardId, SinkFull,
+    SinkSet, Ticket, Time, Verdict,
 };
 use rand::RngExt;
 
@@ -68,6 +68,7 @@ impl World {
         deliveries: &Arc<Deliveries>,
     ) -> Shard {
         let settings = manager::Settings {
+            crypto_accept: self.crypto_accept,
             replay: self.plan.replay,
             silent_deadline: Duration::from_secs(30),
             paused_acknowledgement_interval: Duration::from_secs(3),
@@ -167,6 +168,20 @@ impl World {
 
     pub(super) fn table_arrives(&mut self, shard: u8, table: Arc<AgentTable>) {
         self.with_manager(shard, |manager, _| manager.on_keys(table));
+    }
+
+    /// The settings are read anew, and soon after that once more.
+    pub(super) fn cipher_refused(&mut self) {
+        let is_aes = self.random.random_bool(0.5);
+        self.ciphers_change(if is_aes { CryptoAccept::Aes } else { CryptoAccept::Blowfish });
+        let delay = Duration::from_micros(self.random.random_range(0..100_000));
+        self.after(delay, Happening::CipherBack);
+    }
+
+    pub(super) fn ciphers_change(&mut self, crypto_accept: CryptoAccept) {
+        self.crypto_accept = crypto_accept;
+        let shards = self.process.iter_mut().flat_map(|process| &mut process.shards);
+        shards.for_each(|shard| shard.manager.set_crypto_accept(crypto_accept));
     }
 
     fn write_counters_if_alive(&mut self) {

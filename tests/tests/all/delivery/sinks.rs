@@ -27,8 +27,10 @@ pub(super) struct Disk {
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     pub(super) agent: AgentId,
-    pub(super) session: u64,
-    pub(super) before: [u64; SINKS_MAX],
+    /// How often its agent came with another session.
+    pub(super) renewals: u32,
+    session: u64,
+    before: [u64; SINKS_MAX],
 }
 
 /// A manager's way to it.
@@ -59,13 +61,13 @@ impl Disk {
 impl Ledger for OnDisk {
     fn open(&self, agent: AgentId, session: u64, first: u64) -> Result<u32, LedgerFull> {
         let cells = &mut self.0.cells.lock().expect("nobody panics with it");
-        let fresh = Cell { agent, session, before: [first; SINKS_MAX] };
+        let fresh = Cell { agent, renewals: 0, session, before: [first; SINKS_MAX] };
         let place = cells.iter().position(|cell| cell.agent == agent).unwrap_or_else(|| {
             cells.push(fresh.clone());
             cells.len() - 1
         });
         if cells[place].session != session {
-            cells[place] = fresh;
+            cells[place] = Cell { renewals: cells[place].renewals + 1, ..fresh };
         }
         cells[place].before = cells[place].before.map(|before| before.max(first));
         Ok(place as u32)
