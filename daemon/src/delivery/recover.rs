@@ -234,8 +234,10 @@ mod tests {
     #[test]
     fn each_shards_block_is_found_behind_the_others() {
         let bed = Bed::new();
-        let first =
-            bed.begin(0, &[("one 1\n", Some((0, 1))), ("one same\n", Some((0, 2))), ("one same\n", Some((0, 3)))]);
+        let first = bed.begin(
+            0,
+            &[("one 1\n", Some((0, 1))), ("one same\n", Some((0, 2))), ("one same\n", Some((0, 3)))],
+        );
         let second = bed.begin(1, &[("two same\n", Some((1, 4))), ("two 5\n", Some((1, 5)))]);
         bed.append(&first[..first.len() - 2]);
         bed.append(b"\n");

@@ -95,10 +95,11 @@ impl Shard {
                 .map_err(ShardError::Wait)?;
             while let Some(completion) = self.rings[index].ring.pop() {
                 let (now, sink) = (self.now(), completion.tag.slot() as usize);
-                match OpKind::of(completion.tag.kind()) {
-                    Some(OpKind::SinkSync) => self.sinks.on_synced(sink, now, completion.result),
-                    Some(OpKind::SinkWrite) => self.sinks.on_written(sink, now, completion.result),
-                    _ => {}
+                let kind = OpKind::of(completion.tag.kind());
+                if kind == Some(OpKind::SinkWrite) {
+                    self.sinks.on_written(sink, now, completion.result);
+                } else if kind == Some(OpKind::SinkSync) {
+                    self.sinks.on_synced(sink, now, completion.result);
                 }
                 completion.lease.into_iter().for_each(|lease| self.rings[index].ring.give_back(lease));
             }

@@ -141,6 +141,11 @@ impl Tcp {
         self.0.write_all(bytes).unwrap();
     }
 
+    /// The same, where the manager may be gone.
+    pub(crate) fn try_send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
     pub(crate) fn receive(&mut self) -> Vec<u8> {
         let mut length = [0; FRAME_HEADER_BYTES];
         self.0.read_exact(&mut length).expect("an answer from the manager");

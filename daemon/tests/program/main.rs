@@ -9,6 +9,7 @@ mod agent;
 mod agents;
 mod commands;
 mod counters;
+mod delivery;
 mod edges;
 mod in_place;
 mod inherited;
