@@ -13,7 +13,7 @@ use spool::{AtBound, Spool};
 use tempfile::TempDir;
 
 use super::oracle::{Class, Oracle};
-use super::plan::{CALM, Kind};
+use super::plan::{CALM, Kind, Room};
 use super::world::{Happening, World};
 
 /// How long an agent that stops waits to be confirmed.
@@ -42,6 +42,8 @@ pub(super) struct Host {
     next_event: u32,
     /// What the spool took when it was killed, and was not told to write.
     unwritten: Vec<(u32, Class)>,
+    /// Events that spools of earlier lives dropped.
+    dropped_before: u64,
     /// Times that collectors had to wait.
     pub(super) pushed_back: u32,
 }
@@ -68,6 +70,7 @@ impl Host {
             noted_at: Duration::ZERO,
             next_event: 0,
             unwritten: Vec::new(),
+            dropped_before: 0,
             pushed_back: 0,
         }
     }
@@ -77,9 +80,19 @@ impl Host {
         self.source
     }
 
+    /// Events that its spool dropped for want of room.
+    pub(super) fn dropped(&self) -> u64 {
+        let dropped = self.engine.as_ref().map_or(0, |engine| engine.spool().counters().dropped);
+        self.dropped_before + dropped
+    }
+
     fn spool_settings(&self) -> spool::Settings {
-        let bytes_max = if self.kind.is_small { 16 << 10 } else { 1 << 20 };
-        spool::Settings { bytes_max, segment_bytes: 4_096, at_bound: AtBound::PushBack, sync: false }
+        let (bytes_max, at_bound) = match self.kind.room {
+            Room::Ample => (1 << 20, AtBound::PushBack),
+            Room::PushesBack => (16 << 10, AtBound::PushBack),
+            Room::DropsOldest => (16 << 10, AtBound::DropOldest),
+        };
+        spool::Settings { bytes_max, segment_bytes: 4_096, at_bound, sync: false }
     }
 
     /// Returns what the last life had not meant to write yet, and wrote all the same.
@@ -295,6 +308,7 @@ impl World {
         let unwritten = self.random.random_range(0..4);
         self.collectors_give(agent, unwritten, false);
         let host = &mut self.hosts[agent];
+        host.dropped_before = host.dropped();
         let Some(engine) = host.engine.take() else { return };
         let (sent, _) = engine.agent().counters();
         // As the file of counters is written: well ahead.
@@ -321,6 +335,7 @@ impl World {
         let Some(engine) = host.engine.take_if(|engine| self.now >= stop_at || engine.is_settled()) else {
             return;
         };
+        host.dropped_before += engine.spool().counters().dropped;
         let (sent, taken, closed) = engine.close();
         closed.expect("the disk takes it");
         host.counters = (sent, taken);

@@ -13,16 +13,18 @@ mod sinks;
 mod world;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use plan::{Mutation, Plan};
+use manager::ReplayPolicy;
+
+use plan::{Cut, Fault, Mutation, Plan};
 use world::{Report, World};
 
 const SEEDS: u64 = 50;
 
 /// For what reasons the seeds together make managers drop messages and close connections: a simulation in which nothing
 /// goes wrong proves nothing.
-const EXERCISED: [&str; 6] =
-    ["delivery", "delivery_lost", "key_removed", "method_not_accepted", "overtaken", "peer"];
+const EXERCISED: [&str; 5] = ["delivery", "key_removed", "method_not_accepted", "overtaken", "peer"];
 
 #[test]
 fn everything_arrives_once_and_in_order() {
@@ -30,12 +32,13 @@ fn everything_arrives_once_and_in_order() {
     let first = number("RINGMASTER_SIMULATION_SEED");
     let count = number("RINGMASTER_SIMULATION_COUNT").unwrap_or(if first.is_some() { 1 } else { SEEDS });
     let first = first.unwrap_or(0);
-    // Events, times that a spool was full, writes that a kill left behind, events that some sink had and some had not.
-    let (mut total, mut seen) = ([0; 4], BTreeSet::new());
+    // Events, times that a spool was full, writes that a kill left behind, events that some sink had and some had not, events
+    // that a spool dropped.
+    let (mut total, mut seen) = ([0; 5], BTreeSet::new());
     for seed in first..first + count {
         let report = run(Plan::of(seed));
-        let counts =
-            [report.taken, report.pushed_back.into(), report.torn_writes.into(), report.partial.into()];
+        let (pushed_back, torn_writes, partial) = (report.pushed_back, report.torn_writes, report.partial);
+        let counts = [report.taken, pushed_back.into(), torn_writes.into(), partial.into(), report.dropped];
         total.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
         seen.extend(report.seen);
     }
@@ -53,6 +56,19 @@ fn without_faults_everything_arrives() {
         let report = run(Plan { faults: Vec::new(), ..Plan::of(seed) });
         assert!(report.torn_writes == 0 && report.handed > 0, "{report:?}");
     }
+}
+
+/// Again and again what an agent had sent comes to one shard when its next connection has begun on the other, with counters
+/// that are still good.
+#[test]
+fn what_an_earlier_connection_brings_late_does_not_count() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..10 {
+        let cuts = (1..20).map(|second| (Duration::from_secs(second), Fault::Cut(Cut::AgentFirst)));
+        let plan = Plan { replay: ReplayPolicy::Window, faults: cuts.collect(), ..Plan::of(seed) };
+        seen.extend(run(plan).seen);
+    }
+    assert!(seen.contains("delivery_lost"), "the runs come to: {seen:?}");
 }
 
 #[test]
@@ -74,8 +90,8 @@ fn the_oracle_sees_mistakes() {
         (Mutation::Swap, "out of order"),
     ] {
         let runs = (0..40).map(|seed| World::run(Plan { mutation: Some(mutation), ..Plan::of(seed) }));
-        let seen: Vec<String> = runs.filter_map(Result::err).take(1).collect();
-        assert!(seen.iter().any(|seen| seen.contains(complaint)), "{mutation:?}: {seen:?}");
+        let is_seen = runs.filter_map(Result::err).any(|seen| seen.contains(complaint));
+        assert!(is_seen, "{mutation:?} is not seen");
     }
 }
 

@@ -4,11 +4,14 @@
 //!   Checked at each hand-over: what comes must be the next.
 //! * An agent never forgets what some sink does not have.
 //! * A number means one event, however often it is sent, and an agent keeps its session.
+//! * Where a full spool drops its oldest events, sinks may miss these: as many as it says, and no others.
 //! * In the end every sink has everything, and every spool is empty.
 
 use std::collections::HashMap;
 
 use manager::SINKS_MAX;
+
+use super::plan::{Kind, Room};
 
 /// Watches one run. The first thing that is wrong is kept.
 pub(super) struct Oracle {
@@ -35,6 +38,9 @@ struct Watched {
     /// For each sink, the place in `taken` of what it gets next.
     next: [usize; SINKS_MAX],
     numbers: HashMap<u64, u32>,
+    drops_oldest: bool,
+    /// For each sink, events that it did not get.
+    missed: [u64; SINKS_MAX],
 }
 
 impl Class {
@@ -49,12 +55,10 @@ impl Class {
 }
 
 impl Oracle {
-    pub(super) fn new(agents: usize, sinks: &[usize]) -> Oracle {
-        Oracle {
-            sinks: sinks.to_vec(),
-            agents: (0..agents).map(|_| Watched::default()).collect(),
-            violation: None,
-        }
+    pub(super) fn new(agents: &[Kind], sinks: &[usize]) -> Oracle {
+        let watched =
+            |kind: &Kind| Watched { drops_oldest: kind.room == Room::DropsOldest, ..Watched::default() };
+        Oracle { sinks: sinks.to_vec(), agents: agents.iter().map(watched).collect(), violation: None }
     }
 
     /// The text of an event: unlike any other, and of a length of its own.
@@ -92,6 +96,9 @@ impl Oracle {
         };
         let watched = &mut self.agents[agent];
         watched.skip(sink);
+        if watched.drops_oldest {
+            watched.miss(sink, event);
+        }
         let expected = watched.taken.get(watched.next[sink]).copied();
         if expected.is_some_and(|(next, class)| next == event && Oracle::text(agent, next, class) == text) {
             watched.next[sink] += 1;
@@ -117,19 +124,25 @@ impl Oracle {
         self.sinks.iter().for_each(|sink| watched.skip(*sink));
         let had = self.sinks.iter().map(|sink| watched.next[*sink]).min().expect("there is a sink");
         let forgotten = watched.taken.len() - records as usize;
+        let had = if watched.drops_oldest { watched.taken.len() } else { had };
         self.check(forgotten <= had, || {
             format!("agent {agent} forgot {forgotten} events, and a sink has but {had}")
         });
     }
 
     /// At the end: all is there.
-    pub(super) fn check_complete(&mut self) {
-        for agent in 0..self.agents.len() {
-            for sink in self.sinks.clone() {
-                self.agents[agent].skip(sink);
-                let (next, all) = (self.agents[agent].next[sink], self.agents[agent].taken.len());
-                self.check(next == all, || format!("sink {sink} has {next} of agent {agent}'s {all} events"));
+    pub(super) fn check_complete(&mut self, agent: usize, dropped: u64) {
+        for sink in self.sinks.clone() {
+            let watched = &mut self.agents[agent];
+            if watched.drops_oldest {
+                watched.miss(sink, u32::MAX);
             }
+            watched.skip(sink);
+            let (next, all, missed) = (watched.next[sink], watched.taken.len(), watched.missed[sink]);
+            self.check(next == all, || format!("sink {sink} has {next} of agent {agent}'s {all} events"));
+            self.check(missed <= dropped, || {
+                format!("sink {sink} misses {missed} of agent {agent}'s events, and {dropped} were dropped")
+            });
         }
     }
 
@@ -149,6 +162,15 @@ impl Oracle {
 }
 
 impl Watched {
+    /// Goes behind what `sink` does not get before `event`.
+    fn miss(&mut self, sink: usize, event: u32) {
+        while self.taken.get(self.next[sink]).is_some_and(|(next, _)| *next < event) {
+            self.missed[sink] += 1;
+            self.next[sink] += 1;
+            self.skip(sink);
+        }
+    }
+
     /// Goes behind what `sink` does not take.
     fn skip(&mut self, sink: usize) {
         while self.taken.get(self.next[sink]).is_some_and(|(_, class)| !class.is_for(sink)) {

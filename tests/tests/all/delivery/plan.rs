@@ -35,10 +35,19 @@ pub(super) struct Kind {
     pub(super) method: Method,
     /// Whether its address in client.keys is `any`, so that it sends its id.
     pub(super) any: bool,
-    /// Whether its spool is so small that it pushes back.
-    pub(super) is_small: bool,
+    pub(super) room: Room,
     /// How many events its collectors have.
     pub(super) events: u32,
+}
+
+/// How much an agent's spool takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Room {
+    Ample,
+    /// So little that collectors have to wait.
+    PushesBack,
+    /// So little that the oldest events are dropped.
+    DropsOldest,
 }
 
 /// What goes wrong.
@@ -119,7 +128,9 @@ impl Kind {
         Kind {
             method: if random.random_bool(0.5) { Method::Blowfish } else { Method::AesOssec },
             any: random.random_bool(0.5),
-            is_small: random.random_bool(0.3),
+            room: *[Room::Ample, Room::Ample, Room::PushesBack, Room::DropsOldest]
+                .choose(random)
+                .expect("there are some"),
             events: random.random_range(20..250),
         }
     }

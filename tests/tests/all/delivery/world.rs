@@ -78,6 +78,7 @@ pub(super) struct Report {
     pub(super) pushed_back: u32,
     pub(super) torn_writes: u32,
     pub(super) partial: u32,
+    pub(super) dropped: u64,
     /// Names of the reasons for which anything was dropped or closed.
     pub(super) seen: BTreeSet<&'static str>,
 }
@@ -123,7 +124,7 @@ impl World {
         World {
             now: Duration::ZERO,
             random: StdRng::seed_from_u64(plan.seed ^ 0xde11),
-            oracle: Oracle::new(plan.agents.len(), &plan.sinks),
+            oracle: Oracle::new(&plan.agents, &plan.sinks),
             hosts: kinds.map(|(index, kind)| Host::new(index, *kind)).collect(),
             process: None,
             life: 0,
@@ -230,8 +231,8 @@ impl World {
     }
 
     fn check_end(&mut self) {
-        self.oracle.check_complete();
         for agent in 0..self.hosts.len() {
+            self.oracle.check_complete(agent, self.hosts[agent].dropped());
             let kept = self.hosts[agent].engine.as_ref().map(|engine| engine.spool().records());
             self.oracle.check(kept == Some(0), || format!("agent {agent} keeps {kept:?} events"));
         }
@@ -249,6 +250,7 @@ impl World {
             pushed_back: self.hosts.iter().map(|host| host.pushed_back).sum(),
             torn_writes: self.torn_writes,
             partial: self.partial,
+            dropped: self.hosts.iter().map(Host::dropped).sum(),
             seen: std::mem::take(&mut self.seen),
         }
     }
