@@ -59,7 +59,7 @@ impl Cut {
     pub fn is_of(self, path: Path) -> bool {
         match self {
             Cut::Network | Cut::ManagerStopped | Cut::ManagerKilled => true,
-            Cut::NetworkReset => path != Path::Udp,
+            Cut::NetworkReset => path != Path::Udp && path != Path::OssecUdp,
             Cut::AgentRestarted => !path.has_broker(),
             Cut::AgentKilled => path.is_ringmaster_agent(),
             Cut::BrokerClientKilled | Cut::BrokerServerKilled => path.has_broker(),

@@ -6,14 +6,15 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::cli::UsageError;
+use crate::outage::ossec::Ossec;
 use crate::outage::{Cut, Path, ProgramTimes, Times};
 use crate::values::parse_duration;
 
 /// The options. Times are the agents' own; the wall sees them `scale` times as short.
 #[derive(Debug, Clone, Parser)]
 pub struct OutageCli {
-    /// What is away, each in turn; with --repeat, what is drawn from. A path is not played with what it does not have [default: all,
-    /// without --repeat all but network-reset]
+    /// What is away, each in turn; with --repeat, what is drawn from. A path is not played with what it does not have [default: all
+    /// but network-reset; with --repeat all but agent-restarted, and of broker-relay but manager-killed, which no broker can mend]
     #[arg(long, value_enum, value_delimiter = ',', hide_default_value = true)]
     pub cuts: Vec<Cut>,
     /// How events travel, each in turn [default: all whose programs are found]
@@ -62,6 +63,15 @@ pub struct OutageCli {
     /// ringmaster-agent [default: beside loadgen]
     #[arg(long, value_name = "PROGRAM")]
     pub agent_program: Option<PathBuf>,
+    /// OSSEC's ossec-agentd, for the paths ossec-udp and ossec-relay, which need root
+    #[arg(long, value_name = "PROGRAM", requires_all = ["ossec_remoted", "ossec_home"])]
+    pub ossec_agentd: Option<PathBuf>,
+    /// OSSEC's ossec-remoted, of the same
+    #[arg(long, value_name = "PROGRAM", requires = "ossec_agentd")]
+    pub ossec_remoted: Option<PathBuf>,
+    /// The home that both were built for; temporary ones are mounted over it, for them alone
+    #[arg(long, value_name = "DIR", requires = "ossec_agentd")]
+    pub ossec_home: Option<PathBuf>,
     /// Write what was found as JSON to this file (`-`: standard output).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -74,6 +84,8 @@ pub struct OutageCli {
 #[derive(Debug, Clone)]
 pub struct OutageJob {
     pub(crate) cuts: Vec<Cut>,
+    /// Whether outages are drawn, and nobody said from which.
+    pub(crate) draws_promised: bool,
     pub(crate) paths: Vec<Path>,
     pub(crate) left_out: Vec<String>,
     pub(crate) agents: u32,
@@ -86,6 +98,7 @@ pub struct OutageJob {
     pub(crate) at_once: usize,
     pub(crate) broker: PathBuf,
     pub(crate) agent_program: PathBuf,
+    ossec: Option<Ossec>,
     /// Where the JSON goes.
     pub json: Option<PathBuf>,
     /// Where the page goes.
@@ -124,9 +137,11 @@ impl OutageJob {
         }
         let broker = Found::program(&cli.broker, "--broker", "ringmaster-broker")?;
         let agent_program = Found::program(&cli.agent_program, "--agent-program", "ringmaster-agent")?;
-        let (paths, left_out) = paths(&cli.paths, &broker, &agent_program)?;
+        let ossec = ossec(cli)?;
+        let (paths, left_out) = paths(&cli.paths, &broker, &agent_program, ossec.is_some())?;
         let job = OutageJob {
             cuts: cuts(&cli.cuts, repeats),
+            draws_promised: repeats && cli.cuts.is_empty(),
             paths,
             left_out,
             agents: cli.agents.unwrap_or(if repeats { 3 } else { 10 }),
@@ -138,6 +153,7 @@ impl OutageJob {
             at_once,
             broker: broker.path,
             agent_program: agent_program.path,
+            ossec,
             json: cli.json.clone(),
             html: cli.html.clone(),
         };
@@ -154,9 +170,18 @@ impl OutageJob {
         ProgramTimes::of(&self.times, self.scale)
     }
 
+    /// OSSEC's programs.
+    ///
+    /// # Panics
+    /// If there are none: then none of their paths is played.
+    pub(crate) fn ossec(&self) -> &Ossec {
+        self.ossec.as_ref().expect("its paths are played only with its programs")
+    }
+
     /// The cuts that a path has.
     pub(crate) fn cuts_of(&self, path: Path) -> Vec<Cut> {
-        self.cuts.iter().copied().filter(|cut| cut.is_of(path)).collect()
+        let is_drawn = |cut: Cut| !self.draws_promised || !path.is_exact() || path.promises_over(cut);
+        self.cuts.iter().copied().filter(|cut| cut.is_of(path) && is_drawn(*cut)).collect()
     }
 
     /// Every cut with every path that has it.
@@ -236,23 +261,58 @@ impl Found {
     }
 }
 
-/// Those that are played, and why others are not.
-fn paths(asked: &[Path], broker: &Found, agent: &Found) -> Result<(Vec<Path>, Vec<String>), UsageError> {
-    let lacks = |path: Path| match path {
-        Path::Udp | Path::Tcp => None,
-        Path::BrokerGate | Path::BrokerRelay => (!broker.is_there).then_some(&broker.missing),
-        Path::AgentPlain | Path::AgentAcknowledged => (!agent.is_there).then_some(&agent.missing),
+/// OSSEC's programs, if they were named.
+fn ossec(cli: &OutageCli) -> Result<Option<Ossec>, UsageError> {
+    let (Some(agentd), Some(remoted), Some(home)) = (&cli.ossec_agentd, &cli.ossec_remoted, &cli.ossec_home)
+    else {
+        return Ok(None);
     };
-    let (mut played, mut left_out) = (Vec::new(), Vec::new());
-    let all = Path::value_variants();
-    for path in if asked.is_empty() { all } else { asked } {
-        match lacks(*path) {
-            None => played.push(*path),
-            Some(missing) if asked.is_empty() => left_out.push(format!("{}: {missing}", name(*path))),
-            Some(missing) => return Err(UsageError(format!("--paths {}: {missing}", name(*path)))),
+    for (option, path, is_there) in [
+        ("--ossec-agentd", agentd, agentd.is_file()),
+        ("--ossec-remoted", remoted, remoted.is_file()),
+        ("--ossec-home", home, home.is_dir()),
+    ] {
+        if !is_there {
+            return Err(UsageError(format!("{option} {}: there is none", path.display())));
         }
     }
-    Ok((played, left_out))
+    if !rustix::process::geteuid().is_root() {
+        return Err(UsageError("--ossec-agentd: OSSEC's programs and their homes need root".into()));
+    }
+    Ok(Some(Ossec { agentd: agentd.clone(), remoted: remoted.clone(), home: home.clone() }))
+}
+
+/// Those that are played, and why others are not.
+fn paths(
+    asked: &[Path],
+    broker: &Found,
+    agent: &Found,
+    has_ossec: bool,
+) -> Result<(Vec<Path>, Vec<String>), UsageError> {
+    let no_ossec = "name OSSEC's programs with --ossec-agentd, --ossec-remoted and --ossec-home".to_owned();
+    let broker = (!broker.is_there).then_some(&broker.missing);
+    let agent = (!agent.is_there).then_some(&agent.missing);
+    let ossec = (!has_ossec).then_some(&no_ossec);
+    let lacks = |path: Path| match path {
+        Path::Udp | Path::Tcp => None,
+        Path::BrokerGate | Path::BrokerRelay => broker,
+        Path::AgentPlain | Path::AgentAcknowledged => agent,
+        Path::OssecUdp => ossec,
+        Path::OssecRelay => ossec.or(broker),
+    };
+    let (mut played, mut left_out) = (Vec::new(), Vec::<(String, &String)>::new());
+    let all = Path::value_variants();
+    for path in if asked.is_empty() { all } else { asked } {
+        match (lacks(*path), left_out.last_mut()) {
+            (None, _) => played.push(*path),
+            (Some(missing), _) if !asked.is_empty() => {
+                return Err(UsageError(format!("--paths {}: {missing}", name(*path))));
+            }
+            (Some(missing), Some((names, why))) if *why == missing => *names += &format!(", {}", name(*path)),
+            (Some(missing), _) => left_out.push((name(*path), missing)),
+        }
+    }
+    Ok((played, left_out.into_iter().map(|(names, why)| format!("{names}: {why}")).collect()))
 }
 
 fn name(path: Path) -> String {
@@ -293,6 +353,9 @@ mod tests {
         assert!((asked.rate * asked.scale - 200.0).abs() < 1e-9);
         assert_eq!((asked.times.outage, asked.scale), (180.0, 60.0));
         assert_eq!(asked.cuts_of(Path::Udp), [Cut::Network, Cut::ManagerStopped, Cut::ManagerKilled]);
+        assert!(!asked.cuts_of(Path::BrokerRelay).contains(&Cut::ManagerKilled));
+        let said = job(&["--paths", "udp", "--repeat", "1", "--cuts", "manager-killed"]).unwrap();
+        assert_eq!(said.cuts_of(Path::BrokerRelay), [Cut::ManagerKilled]);
         let other = job(&["--paths", "udp", "--repeat", "1", "--wall-rate", "50", "--scale", "10"]).unwrap();
         assert!((other.rate - 5.0).abs() < 1e-9);
     }
@@ -300,10 +363,11 @@ mod tests {
     #[test]
     fn paths_without_their_program_are_left_out_unless_they_were_asked_for() {
         let found = |is_there| Found { path: "x".into(), is_there, missing: "no x; build it".into() };
-        let (played, left_out) = paths(&[], &found(false), &found(true)).unwrap();
+        let (played, left_out) = paths(&[], &found(false), &found(true), false).unwrap();
         assert_eq!(played, [Path::Udp, Path::Tcp, Path::AgentPlain, Path::AgentAcknowledged]);
-        assert_eq!(left_out, ["broker-gate: no x; build it", "broker-relay: no x; build it"]);
-        let error = paths(&[Path::AgentPlain], &found(true), &found(false)).unwrap_err().to_string();
+        assert_eq!(left_out[0], "broker-gate, broker-relay: no x; build it");
+        assert!(left_out[1].starts_with("ossec-udp, ossec-relay: name OSSEC's programs"), "{left_out:?}");
+        let error = paths(&[Path::AgentPlain], &found(true), &found(false), false).unwrap_err().to_string();
         assert!(error.contains("agent-plain: no x"), "{error}");
     }
 

@@ -2,9 +2,10 @@
 //! while the agent takes none.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::outage::ProgramTimes;
 use crate::outage::account::Account;
 use crate::outage::hosts::Schedule;
+use crate::outage::ossec::{Ossec, QUEUE};
 use crate::outage::program::Program;
 use crate::outage::taken::Taken;
 
@@ -19,7 +21,6 @@ use crate::outage::taken::Taken;
 const WRITTEN_IN_A_TURN: usize = 64;
 /// What ringmaster-agent's spool has of its own after each start, before any collector's.
 const OWN_EVENTS: u64 = 3;
-const QUEUE: &str = "queue/ossec/queue";
 const SPOOL: &str = "queue/ringmaster-agent";
 
 #[derive(Debug)]
@@ -38,7 +39,10 @@ pub(super) struct Installed {
     is_ready: bool,
     /// The events that the agent's socket took in this run of the agent, in order.
     accepted: Vec<u32>,
-    taken: Taken,
+    /// Of an agent with a spool.
+    taken: Option<Taken>,
+    /// In the place of ossec-execd, for which ossec-agentd would look half a minute.
+    _execd: Option<UnixDatagram>,
 }
 
 /// What ringmaster-agent is told.
@@ -65,9 +69,40 @@ impl Installed {
         let home = tempfile::Builder::new().prefix("loadgen-").tempdir().map_err(failed)?;
         fill(home.path(), key, told).map_err(failed)?;
         let words = ["--home".into(), home.path().into()];
-        let mut program = Program::new(program, words, home.path().join("logs/program.log"), None);
-        program.start()?;
+        let program = Program::new(program, words, home.path().join("logs/program.log"), None);
         let taken = Taken::new(home.path().join(SPOOL));
+        Installed::start_with(index, home, program, Some(taken), None)
+    }
+
+    /// Makes the home of an ossec-agentd.
+    ///
+    /// # Errors
+    /// What can't be made, and what to do.
+    pub(super) fn ossec_agentd(
+        index: u32,
+        ossec: &Ossec,
+        key: &str,
+        server: SocketAddr,
+        times: ProgramTimes,
+    ) -> Result<Installed, String> {
+        let (home, program) = ossec.agent(key, server, times)?;
+        let execd = UnixDatagram::bind(home.path().join("queue/alerts/execq"));
+        let execd = execd.and_then(|execd| {
+            let everybody = Permissions::from_mode(0o666);
+            fs::set_permissions(home.path().join("queue/alerts/execq"), everybody).map(|()| execd)
+        });
+        let execd = execd.map_err(|error| format!("an agent's execd: {error}"))?;
+        Installed::start_with(index, home, program, None, Some(execd))
+    }
+
+    fn start_with(
+        index: u32,
+        home: tempfile::TempDir,
+        mut program: Program,
+        taken: Option<Taken>,
+        execd: Option<UnixDatagram>,
+    ) -> Result<Installed, String> {
+        program.start()?;
         Ok(Installed {
             index,
             home,
@@ -80,7 +115,12 @@ impl Installed {
             is_ready: false,
             accepted: Vec::new(),
             taken,
+            _execd: execd,
         })
+    }
+
+    pub(super) fn program(&self) -> &Program {
+        &self.program
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -177,7 +217,8 @@ impl Installed {
     /// # Errors
     /// If the spool can't be read.
     pub(super) fn sort_out_untaken(&mut self, account: &mut Account) -> Result<(), String> {
-        let taken = self.taken.since_start()?.saturating_sub(OWN_EVENTS);
+        let Some(taken) = &mut self.taken else { return Ok(()) };
+        let taken = taken.since_start()?.saturating_sub(OWN_EVENTS);
         for sequence in self.accepted.drain(..).skip(taken as usize) {
             account.untake(self.index, sequence);
         }

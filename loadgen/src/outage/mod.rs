@@ -16,6 +16,7 @@ pub mod cli;
 mod hosts;
 mod installed;
 mod managers;
+mod ossec;
 mod page;
 mod program;
 mod proxy;
@@ -57,6 +58,10 @@ pub enum Path {
     AgentPlain,
     /// ringmaster-agent over TCP, with acknowledged delivery.
     AgentAcknowledged,
+    /// OSSEC's own ossec-agentd over UDP, to ossec-remoted.
+    OssecUdp,
+    /// The same with ringmaster-broker in mode relay between them.
+    OssecRelay,
 }
 
 impl Path {
@@ -69,14 +74,16 @@ impl Path {
             Path::BrokerRelay => "UDP, broker, relay",
             Path::AgentPlain => "ringmaster-agent, plain",
             Path::AgentAcknowledged => "ringmaster-agent, acknowledged",
+            Path::OssecUdp => "ossec-agentd, ossec-remoted",
+            Path::OssecRelay => "ossec-agentd, relay, ossec-remoted",
         }
     }
 
     /// Whether ringmaster-broker stands between agent and manager.
     pub fn has_broker(self) -> bool {
         match self {
-            Path::BrokerGate | Path::BrokerRelay => true,
-            Path::Udp | Path::Tcp | Path::AgentPlain | Path::AgentAcknowledged => false,
+            Path::BrokerGate | Path::BrokerRelay | Path::OssecRelay => true,
+            Path::Udp | Path::Tcp | Path::AgentPlain | Path::AgentAcknowledged | Path::OssecUdp => false,
         }
     }
 
@@ -84,7 +91,25 @@ impl Path {
     pub fn is_ringmaster_agent(self) -> bool {
         match self {
             Path::AgentPlain | Path::AgentAcknowledged => true,
-            Path::Udp | Path::Tcp | Path::BrokerGate | Path::BrokerRelay => false,
+            Path::Udp
+            | Path::Tcp
+            | Path::BrokerGate
+            | Path::BrokerRelay
+            | Path::OssecUdp
+            | Path::OssecRelay => false,
+        }
+    }
+
+    /// Whether agent and manager are OSSEC's own programs.
+    pub fn is_ossec(self) -> bool {
+        match self {
+            Path::OssecUdp | Path::OssecRelay => true,
+            Path::Udp
+            | Path::Tcp
+            | Path::BrokerGate
+            | Path::BrokerRelay
+            | Path::AgentPlain
+            | Path::AgentAcknowledged => false,
         }
     }
 
@@ -92,8 +117,19 @@ impl Path {
     pub fn is_exact(self) -> bool {
         match self {
             Path::AgentAcknowledged | Path::BrokerRelay => true,
-            Path::Udp | Path::Tcp | Path::BrokerGate | Path::AgentPlain => false,
+            Path::Udp
+            | Path::Tcp
+            | Path::BrokerGate
+            | Path::AgentPlain
+            | Path::OssecUdp
+            | Path::OssecRelay => false,
         }
+    }
+
+    /// Whether an exact path promises exactness also over this. A relay's server knows what the manager has read; what a manager
+    /// that gets SIGKILL had read and not handed on is lost with it, and what it takes twice is decided by its counters on disk.
+    pub fn promises_over(self, cut: Cut) -> bool {
+        self.is_exact() && !(self == Path::BrokerRelay && cut == Cut::ManagerKilled)
     }
 }
 
@@ -188,7 +224,11 @@ pub fn outages(asked: &OutageJob, command: String, interrupted: &AtomicBool) -> 
         command,
         date,
         times: asked.times,
-        programs: asked.paths.iter().any(|path| path.is_ringmaster_agent()).then(|| asked.program_times()),
+        programs: asked
+            .paths
+            .iter()
+            .any(|path| path.is_ringmaster_agent() || path.is_ossec())
+            .then(|| asked.program_times()),
         scale: asked.scale,
         agents: asked.agents,
         rate: asked.rate,

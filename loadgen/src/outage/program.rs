@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 /// First argument of the child, for loadgen only.
 const CHILD: &str = "program-of-an-outage";
@@ -117,6 +117,14 @@ impl Program {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         let killed = child.kill().and_then(|()| child.wait());
         killed.map(drop).map_err(|error| format!("{} can't be killed: {error}", self.name()))
+    }
+
+    /// SIGTERM, and does not wait: [`Program::has_ended`] tells.
+    pub(super) fn terminate(&self) {
+        if let Some(pid) = self.child.as_ref().and_then(|child| Pid::from_raw(child.id() as i32)) {
+            // It may have ended already, which whoever waits for it sees.
+            let _ = kill_process(pid, Signal::TERM);
+        }
     }
 
     /// Whether there is no process.

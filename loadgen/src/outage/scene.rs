@@ -15,6 +15,8 @@ const SETTLE: Duration = Duration::from_secs(180);
 /// Nothing comes any more if nothing has come for so long, in the agents' time, and for so long on the wall's clock.
 const QUIET: Duration = Duration::from_secs(60);
 const QUIET_MIN: Duration = Duration::from_secs(5);
+/// The broker's client may wait for half a minute of the wall's clock before it tries its server again, whatever the agents' clock does.
+const QUIET_WITH_BROKER: Duration = Duration::from_secs(35);
 
 /// What became of one path with one cut.
 #[derive(Debug, Clone, Serialize)]
@@ -64,8 +66,12 @@ pub(super) fn play(
     if !stage.until(schedule.end, schedule, interrupted)? {
         return Ok(None);
     }
-    let settled = schedule.end + Duration::from_secs_f64(times.time_reconnect) + SETTLE;
-    let quiet = QUIET.div_f64(asked.scale).max(QUIET_MIN);
+    // What was due at the end is written now.
+    stage.turn(schedule)?;
+    let least = if path.has_broker() { QUIET_WITH_BROKER } else { QUIET_MIN };
+    let quiet = QUIET.div_f64(asked.scale).max(least);
+    let settle = Duration::from_secs_f64(times.time_reconnect) + SETTLE + least.mul_f64(asked.scale);
+    let settled = stage.now() + settle;
     while !stage.account.is_complete() && stage.now() < settled && stage.quiet() < quiet {
         stage.turn(schedule)?;
         if interrupted.load(Ordering::Relaxed) {

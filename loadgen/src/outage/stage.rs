@@ -21,11 +21,12 @@ use crate::outage::broker::Broker;
 use crate::outage::cli::OutageJob;
 use crate::outage::hosts::{Host, Schedule};
 use crate::outage::installed::{Installed, Told};
-use crate::outage::managers::Manager;
+use crate::outage::managers::{Kind, Manager};
+use crate::outage::program::Program;
 use crate::outage::proxy::Proxy;
 use crate::outage::subject::{Subject, Turn};
 use crate::outage::{Path, Times};
-use crate::reader::Source;
+use crate::reader::{QueueSocket, Source};
 
 /// Between two turns: so much of the agents' time, within what is sensible on the wall's clock.
 const TURN: Duration = Duration::from_millis(60);
@@ -83,20 +84,16 @@ impl Stage {
     ) -> Result<Stage, String> {
         let failed = |error: io::Error| format!("the scene can't be set: {error}");
         let fleet = members::made_up(asked.agents, seed);
-        let cores = usable_cores().map_err(failed)?;
-        let core = cores[seed as usize % cores.len()];
-        let (embedded, source) =
-            Embedded::prepare(Dialect::Ossec, SinkName::Queue, &members::to_file(&fleet), &[core])?;
-        let Source::Queue(queue) = source else { unreachable!("the queue was asked for") };
+        let (manager, queue) = manager(asked, path, &fleet, seed)?;
         let arrivals = Arrivals::read(queue).map_err(failed)?;
-        let manager = Manager::start(embedded)?;
+        let manager = Manager::start(manager)?;
         let mut broker = match path {
-            Path::BrokerGate | Path::BrokerRelay => {
+            Path::BrokerGate | Path::BrokerRelay | Path::OssecRelay => {
                 let ids = fleet.iter().map(|member| member.entry.id);
                 let is_gate = path == Path::BrokerGate;
                 Some(Broker::start_server(&asked.broker, is_gate, manager.address(), ids)?)
             }
-            Path::Udp | Path::Tcp | Path::AgentPlain | Path::AgentAcknowledged => None,
+            Path::Udp | Path::Tcp | Path::AgentPlain | Path::AgentAcknowledged | Path::OssecUdp => None,
         };
         let streams_to = broker.as_ref().map_or(manager.address(), Broker::server_address);
         let proxy = Proxy::bind(manager.address(), streams_to).map_err(failed)?;
@@ -203,6 +200,16 @@ impl Stage {
     /// Whether the manager is there again.
     pub(super) fn manager_is_there(&self) -> bool {
         self.manager.is_there()
+    }
+
+    /// The ends of the programs' logs.
+    pub(super) fn said_last(&self) -> Vec<String> {
+        let broker = self.broker.iter().flat_map(|broker| broker.client.iter().chain([&broker.server]));
+        let installed = self.hosts.iter().filter_map(|host| match host {
+            Host::Simulated(_) => None,
+            Host::Installed(installed) => Some(installed.program()),
+        });
+        broker.chain(installed).map(Program::said_last).collect()
     }
 
     /// Something goes away; of `agent` alone, if it is an agent's.
@@ -375,6 +382,25 @@ fn of(agent: Option<u32>, agents: usize) -> std::ops::Range<usize> {
     }
 }
 
+/// The manager, not started yet, and the socket that it hands over to.
+fn manager(
+    asked: &OutageJob,
+    path: Path,
+    fleet: &[Member],
+    seed: u64,
+) -> Result<(Kind, QueueSocket), String> {
+    let keys = members::to_file(fleet);
+    if path.is_ossec() {
+        let (remoted, queue) = asked.ossec().manager(&keys)?;
+        return Ok((Kind::Remoted(remoted), queue));
+    }
+    let cores = usable_cores().map_err(|error| format!("the cores of this host: {error}"))?;
+    let core = cores[seed as usize % cores.len()];
+    let (embedded, source) = Embedded::prepare(Dialect::Ossec, SinkName::Queue, &keys, &[core])?;
+    let Source::Queue(queue) = source else { unreachable!("the queue was asked for") };
+    Ok((Kind::Embedded(embedded), queue))
+}
+
 fn hosts(
     asked: &OutageJob,
     path: Path,
@@ -392,6 +418,14 @@ fn hosts(
             let host = |(index, member): (u32, &Member)| {
                 let key = member.entry.to_line();
                 let installed = Installed::ringmaster_agent(index, &asked.agent_program, &key, told)?;
+                Ok(Host::Installed(Box::new(installed)))
+            };
+            return numbered.map(host).collect();
+        }
+        Path::OssecUdp | Path::OssecRelay => {
+            let host = |(index, member): (u32, &Member)| {
+                let (key, times) = (member.entry.to_line(), asked.program_times());
+                let installed = Installed::ossec_agentd(index, asked.ossec(), &key, server, times)?;
                 Ok(Host::Installed(Box::new(installed)))
             };
             return numbered.map(host).collect();

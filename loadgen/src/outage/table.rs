@@ -53,8 +53,8 @@ impl Outages {
             self.programs
         {
             lines.push(format!(
-                "ringmaster-agent has the wall's clock: notify_time {notify_time} s, time-reconnect {time_reconnect} s, \
-                 lost_after {lost_after} s, tries within {wait_max} s, confirmed within {confirm} s"
+                "programs have the wall's clock: notify_time {notify_time} s, time-reconnect {time_reconnect} s; \
+                 ringmaster-agent also: lost_after {lost_after} s, tries within {wait_max} s, confirmed within {confirm} s"
             ));
         }
         lines.extend(self.left_out.iter().map(|why| format!("left out: {why}")));

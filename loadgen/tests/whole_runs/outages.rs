@@ -42,7 +42,7 @@ fn number(of: &Value, key: &str) -> u64 {
 
 #[test]
 fn an_outage_is_played_on_every_path_and_every_event_is_accounted_for() {
-    let words = "--paths udp,tcp --agents 2 --scale 300 --cuts network,manager-killed --outage 2m --before 20s --after 40s \
+    let words = "--paths udp,tcp --agents 2 --scale 60 --cuts network,manager-killed --outage 2m --before 20s --after 40s \
                  --notify-time 10s --time-reconnect 30s";
     let (found, table, timelines) = played(words);
     let scenes = found["scenes"].as_array().unwrap();
