@@ -96,19 +96,22 @@ impl Desk {
     }
 
     /// Tells an agent whose connection is paused that the manager lives. Not before its first acknowledgement: that one
-    /// answers its start-up, and an agent that waits for it would take this one for it.
+    /// answers its start-up, and an agent that waits for it would take this one for it. One that has offered acknowledged delivery,
+    /// and did not get it, confirms its events by counting acknowledgements: to that one a word that confirms nothing is said.
     pub(crate) fn acknowledge_unasked(&mut self, id: ConnectionId) {
         let connection = self.connections.find(id).expect("its deadline has just come up");
         let agent = connection.agent.expect("only an authenticated connection comes up as paused");
         if !connection.greeted {
             return;
         }
+        let counts = connection.offered && connection.delivery.is_none();
         let table = std::sync::Arc::clone(&self.table);
         let agent = table.agent(agent);
         let method = agent.state().method().expect("an authenticated agent has sent a message");
+        let word = if counts { ToAgent::DeliveryTaken { before: 0 } } else { ToAgent::Ack };
         let mut text = Vec::new();
-        ToAgent::Ack.write(&mut text);
-        self.send(agent, Peer::Connection(id), method, &text).expect("an acknowledgement is short");
+        word.write(&mut text);
+        self.send(agent, Peer::Connection(id), method, &text).expect("either is short");
         self.counters.acknowledged_unasked += 1;
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) greeted: bool,
     /// Whether its agent said that it goes: what that raises goes around back-pressure, so it is raised once.
     pub(crate) said_goodbye: bool,
+    /// Whether its agent offered to number its events: then it knows more words than acknowledgements.
+    pub(crate) offered: bool,
     /// Whether its agent numbers its events and gets them confirmed.
     pub(crate) delivery: Option<Box<Delivering>>,
     paused: bool,
@@ -97,6 +99,7 @@ impl Connections {
             agent: None,
             greeted: false,
             said_goodbye: false,
+            offered: false,
             delivery: None,
             paused: false,
             opened: now,

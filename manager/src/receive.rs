@@ -319,7 +319,8 @@ impl Desk {
         let Peer::Connection(id) = sender.peer else {
             return self.acknowledge(sender.agent, sender.peer);
         };
-        let connection = self.connections.find(id).expect("it has just carried a message");
+        let connection = self.connections.find_mut(id).expect("it has just carried a message");
+        connection.offered |= offer.is_some();
         if connection.delivery.is_some() {
             // Its events have numbers already, and nobody could tell which ones come after this.
             return self.close(id, CloseReason::Delivery);

@@ -484,6 +484,20 @@ fn paused_agents_hear_that_the_manager_lives() {
     assert_eq!(bench.manager.counters().acknowledged_unasked, 300);
 }
 
+/// It counts acknowledgements to know what was read.
+#[test]
+fn a_paused_agent_whose_offer_was_not_taken_hears_no_acknowledgement_that_it_did_not_ask_for() {
+    let mut bench = Bench::new(Settings::default());
+    bench.manager.on_keys(table("001 one any key-one\n", None));
+    let peer = bench.connect(0);
+    bench.says(peer, "001", b"#!-agent startup delivery 1 00000000000000fe 7");
+    assert_eq!(bench.only_answer("001").1, ACK);
+    bench.manager.on_paused(bench.now, id(0));
+    bench.now = bench.now + Duration::from_secs(10);
+    bench.manager.on_timeout(bench.now);
+    assert_eq!(bench.only_answer("001").1, b"#!-ringmaster taken 0");
+}
+
 #[test]
 fn sending_to_agents() {
     let order = ToAgent::ActiveResponse(b"restart - null");
