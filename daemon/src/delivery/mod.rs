@@ -75,7 +75,7 @@ impl Delivery {
     }
 
     /// What the managers of all shards share.
-    pub(crate) fn deliveries(&self) -> Arc<Deliveries> {
+    pub fn deliveries(&self) -> Arc<Deliveries> {
         Arc::clone(&self.deliveries)
     }
 

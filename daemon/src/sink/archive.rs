@@ -166,6 +166,7 @@ impl Archive {
         // It is empty, so this moves no bytes; if somebody still holds it, it is left to them.
         outbox.put_back(Vec::from(std::mem::take(&mut self.written)));
         if let Some(notes) = &self.notes
+            && self.tickets.bytes() > 0
             && self.tickets.is_within(outbox.first_block().count() as u64)
         {
             notes.blocks.begin(file, entries(outbox, &self.tickets));

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use manager::{Published, Time};
+use manager::{Published, ShardId, Time};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{Next, Sinks};
 use crate::clock::Clock;
+use crate::delivery::Delivery;
 use crate::settings::Settings;
 
 /// What the settings name as sinks, handed over by the caller.
@@ -20,10 +21,11 @@ impl HandPumpedSinks {
     ///
     /// # Panics
     ///
-    /// Never: without acknowledged delivery, sinks need nothing of the host.
+    /// If `delivery` is there, and the host has no ring or no disk for what is noted in it.
     #[must_use]
-    pub fn new(settings: &Settings) -> HandPumpedSinks {
-        let sinks = Sinks::new(settings, None).expect("no ring is asked for");
+    pub fn new(settings: &Settings, delivery: Option<&Delivery>) -> HandPumpedSinks {
+        let noting = delivery.map(|delivery| delivery.of_shard(ShardId(0)).expect("the disk has room"));
+        let sinks = Sinks::new(settings, noting).expect("the host has rings");
         HandPumpedSinks { sinks, clock: Clock::start() }
     }
 
@@ -70,6 +72,8 @@ impl HandPumpedSinks {
                 }
             }
         }
+        // No manager is told.
+        self.sinks.moved().drain().for_each(drop);
         pause
     }
 

@@ -136,7 +136,8 @@ fn next(number: u64) -> Vec<u8> {
 
 #[test]
 fn what_every_sink_has_is_confirmed_and_dropped_when_it_comes_again() {
-    let home = TestHome::new(&format!("{WEB}\n"), ALL);
+    // Archives note after their disk, the queue as it hands over.
+    let home = TestHome::new(&format!("{WEB}\n"), &format!("{ALL}sync = true\n"));
     let queue = Queue::bind(home.path());
     let program = home.start();
     let mut agent = Agent::new(WEB, Method::AesWazuh);

@@ -1,6 +1,8 @@
 //! Full queues: of submissions, and of completions.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use uring::{
@@ -22,6 +24,22 @@ fn a_full_submission_queue_is_submitted_by_the_push() {
         let completion = bed.next();
         assert_eq!((completion.tag.slot(), completion.armed), (number, Armed::No));
     }
+    bed.finish();
+}
+
+#[test]
+fn what_was_written_is_synced_and_a_socket_can_not_be() {
+    let mut bed = Bed::new(0);
+    let file = Target::from(Arc::new(OwnedFd::from(tempfile::tempfile().unwrap())));
+    let write = Op::Write { file: file.clone(), bytes: Bytes::from_static(b"line\n"), offset: None };
+    bed.ring.push(write, Tag::new(OTHER, 0, 1));
+    assert_eq!(bed.next().result, Ok(5));
+    bed.ring.push(Op::Sync { file }, Tag::new(OTHER, 0, 2));
+    let synced = bed.next();
+    assert_eq!((synced.tag.slot(), synced.result, synced.armed), (2, Ok(0), Armed::No));
+    let socket = Arc::new(OwnedFd::from(UnixDatagram::unbound().unwrap()));
+    bed.ring.push(Op::Sync { file: socket.into() }, Tag::new(OTHER, 0, 3));
+    assert_eq!(bed.next().result, Err(Errno::INVAL));
     bed.finish();
 }
 
