@@ -14,6 +14,8 @@ pub mod certificate;
 pub mod cli;
 pub mod client;
 pub mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod health;
 pub mod key;
 pub mod line;

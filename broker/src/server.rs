@@ -23,6 +23,8 @@ use crate::key::LineKey;
 use crate::wire::{DATAGRAM_BYTES_MAX, LineNumber, Message, Mode, Packet, WireError};
 
 mod clients;
+#[cfg(any(test, feature = "fuzzing"))]
+mod rules;
 mod status;
 
 pub use status::{PeerStatus, ServerCounters, ServerStatus};

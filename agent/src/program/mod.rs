@@ -188,3 +188,32 @@ fn start(arguments: &Arguments, name: &str, is_background: bool) -> Result<(), S
 
 /// At most a read, a write, and what closes them.
 const RING_ENTRIES: u32 = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A variable in it is one word, as systemd reads it.
+    #[test]
+    fn the_unit_starts_what_there_is() {
+        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tuning/systemd/ringmaster-agent.service");
+        let unit = std::fs::read_to_string(unit).unwrap();
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+        let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+        assert!(arguments.command.is_none() && !arguments.background, "it stays in the foreground");
+        let home = arguments.home.to_str().unwrap().trim_matches(['$', '{', '}']).to_owned();
+        assert!(unit.contains(&format!("\nEnvironment={home}=/var/ossec\n")));
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tuning/debian/agent/default");
+        assert!(std::fs::read_to_string(file).unwrap().contains(&format!("\n{home}=")));
+    }
+
+    #[test]
+    fn ossec_agentds_options_are_understood() {
+        let words = ["ossec-agentd", "-D", "/home/ossec", "-f", "-u", "ossec", "-g", "ossec", "-t"];
+        let arguments = Arguments::try_parse_from(words).unwrap();
+        assert_eq!(arguments.home, Path::new("/home/ossec"));
+        assert!(arguments.foreground && arguments.test_config);
+        let version = Arguments::try_parse_from(["ossec-agentd", "-V"]).unwrap_err();
+        assert_eq!(version.kind(), clap::error::ErrorKind::DisplayVersion);
+    }
+}

@@ -108,31 +108,6 @@ fn apply(server: &mut Server, now: &mut Duration, step: Step) {
     }
 }
 
-/// What must hold between any two inputs.
-fn check(server: &Server) {
-    for (id, connection) in &server.connections {
-        let pending = server.pending.iter().filter(|give| give.connection == *id);
-        assert_eq!(connection.held_bytes, pending.map(|give| give.bytes.len()).sum::<usize>());
-        assert!(connection.held_bytes <= HELD_BYTES_MAX);
-        assert!(connection.out.len() <= OUT_BYTES_MAX + 1_024);
-        for (number, line) in &connection.numbers {
-            assert_eq!(
-                server.lines[line].route,
-                Some((*id, *number)),
-                "a number means one line, and the line knows it"
-            );
-        }
-    }
-    for give in &server.pending {
-        assert!(server.lines.contains_key(&give.line) && server.connections.contains_key(&give.connection));
-    }
-    for line in server.lines.values() {
-        assert!(line.confirmed <= line.given && line.given <= line.taken, "{line:?}");
-    }
-    assert!(server.lines.len() <= server.settings.lines_max && server.keys.len() == server.lines.len());
-    assert!(server.clients.values().all(|id| server.connections[id].client.is_some()));
-}
-
 proptest! {
     #[test]
     fn clients_that_say_anything(steps in proptest::collection::vec(step(), 1..120)) {
@@ -141,7 +116,7 @@ proptest! {
         let mut now = Duration::from_secs(1);
         for step in steps {
             apply(&mut server, &mut now, step);
-            check(&server);
+            server.check_rules();
         }
     }
 }

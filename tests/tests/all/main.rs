@@ -5,6 +5,7 @@
 )]
 
 mod delivery;
+mod packages;
 mod simulation;
 mod tidy;
 mod vectors;
