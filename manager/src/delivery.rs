@@ -92,6 +92,20 @@ pub trait Ledger: fmt::Debug + Send + Sync {
     fn sinks(&self) -> SinkSet;
 }
 
+impl<Kept: Ledger> Ledger for Arc<Kept> {
+    fn open(&self, agent: AgentId, session: u64, first: u64) -> Result<u32, LedgerFull> {
+        (**self).open(agent, session, first)
+    }
+
+    fn before(&self, cell: u32, sink: usize) -> u64 {
+        (**self).before(cell, sink)
+    }
+
+    fn sinks(&self) -> SinkSet {
+        (**self).sinks()
+    }
+}
+
 /// The ledger has no room for another agent: its events are confirmed by keep-alives, as with any other manager.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LedgerFull;

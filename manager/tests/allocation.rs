@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use codec::{Counter, Envelope, KeyFile, Method, Sealer};
+use codec::{AgentId, Counter, Envelope, KeyFile, Method, Sealer};
 use manager::{
-    AgentTable, CounterSeed, Incoming, Manager, ManagerParts, Peer, Publish, Published, SenderCounter,
-    Settings, ShardId, SinkFull, Ticket, Time, Verdict,
+    AgentTable, ConnectionId, CounterSeed, Deliveries, Incoming, Ledger, LedgerFull, Manager, ManagerParts,
+    Peer, Publish, Published, SenderCounter, Settings, ShardId, SinkFull, SinkSet, Ticket, Time, Verdict,
 };
 
 const BATCH: usize = 64;
@@ -14,12 +14,17 @@ const BATCH: usize = 64;
 #[derive(Default)]
 struct Sink {
     events: usize,
+    numbered: u64,
     dropped: usize,
 }
 
 impl Publish for Sink {
     fn publish(&mut self, event: &Published<'_>) -> Result<(), SinkFull> {
         self.events += event.event.rest.len().min(1);
+        if let Some(ticket) = event.ticket {
+            assert_eq!(ticket.number, self.numbered, "each one more");
+            self.numbered += 1;
+        }
         Ok(())
     }
 
@@ -57,6 +62,70 @@ fn receiving_allocates_nothing_after_warm_up() {
         }
         assert_eq!((sink.events, sink.dropped), (3 * BATCH, 3 * 4), "{method:?}");
     }
+}
+
+/// A ledger of one agent, whose sinks never have anything.
+#[derive(Debug)]
+struct Nothing;
+
+impl Ledger for Nothing {
+    fn open(&self, _agent: AgentId, _session: u64, _first: u64) -> Result<u32, LedgerFull> {
+        Ok(0)
+    }
+
+    fn before(&self, _cell: u32, _sink: usize) -> u64 {
+        0
+    }
+
+    fn sinks(&self) -> SinkSet {
+        SinkSet::NONE.with(0)
+    }
+}
+
+#[test]
+fn an_event_of_acknowledged_delivery_allocates_nothing_either() {
+    let keys = KeyFile::parse(b"001 one any key-one\n").entries;
+    let table = Arc::new(AgentTable::build(keys, None, &CounterSeed::new()));
+    let mut manager = Manager::new(ManagerParts {
+        settings: Settings::default(),
+        shard: ShardId(0),
+        table: Arc::clone(&table),
+        senders: Arc::new(SenderCounter::new(Counter::ZERO)),
+        seed: [1; 32],
+    });
+    manager.set_deliveries(Some(Arc::new(Deliveries::new(Box::new(Nothing)))));
+    let connection = ConnectionId { slot: 0, generation: 1 };
+    let _admitted = manager.on_connected(Time::ZERO, connection, ([192, 0, 2, 1], 1_514).into());
+    let (mut sealer, mut counter, mut sink) = (Sealer::new(), Counter::ZERO, Sink::default());
+    let mut texts = vec![Vec::new(), Vec::new()];
+    codec::startup_with_delivery(codec::DeliveryOffer { session: 1, first: 0 }, &mut texts[0]);
+    codec::delivery_next(0, &mut texts[1]);
+    for round in 0..3 {
+        texts.extend((0..BATCH).map(|number| format!("1:log:event {round} {number}").into_bytes()));
+        let mut seal = |text: Vec<u8>| {
+            counter = counter.next();
+            let mut message = Vec::new();
+            let envelope = Envelope {
+                id_prefix: Some(table.agents()[0].entry().id),
+                method: Method::AesOssec,
+                random: 7,
+                counter,
+                initialization_vector: [3; 16],
+                text: &text,
+            };
+            sealer.seal(table.agents()[0].cipher_key(), &envelope, &mut message).expect("the text is short");
+            message
+        };
+        let messages: Vec<_> = texts.drain(..).map(&mut seal).collect();
+        let peer = Peer::Connection(connection);
+        let incoming: Vec<_> = messages.iter().map(|bytes| Incoming { peer, bytes }).collect();
+        let counted = allocation_counter::measure(|| {
+            manager.receive(Time::from_seconds(round), &incoming, &mut sink);
+        });
+        assert!(round < 1 || counted.count_total == 0, "round {round}: {counted:?}");
+        while manager.next_action().is_some() {}
+    }
+    assert_eq!((sink.numbered, sink.dropped), (3 * BATCH as u64, 0));
 }
 
 /// A batch of events that were not sent before, and between them what nobody should send.

@@ -37,7 +37,7 @@ pub(super) struct Page {
     pub(super) before: [u64; SINKS_MAX],
 }
 
-impl Ledger for Arc<Book> {
+impl Ledger for Book {
     fn open(&self, agent: AgentId, session: u64, first: u64) -> Result<u32, LedgerFull> {
         let mut cells = self.cells.lock().unwrap();
         let cell = cells.iter().position(|page| page.agent == agent).unwrap_or(cells.len());
