@@ -19,7 +19,7 @@ use crate::time::Time;
 const STEPS: u32 = 400;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(50))]
     #[test]
     fn each_sink_gets_each_event_once_and_in_order(seed: u64) {
         let mut world = World::new(seed);
