@@ -155,6 +155,40 @@ fn a_full_spool_makes_collectors_wait_and_loses_nothing() {
 }
 
 #[test]
+fn a_disk_that_takes_nothing_makes_collectors_wait_and_loses_nothing() {
+    let (mut manager, address) = Manager::listen();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    let mut program = Program::start(&home);
+    let collector = collector(&home);
+    manager.accept();
+    send(&collector, 0..10);
+    assert_eq!(manager.events_to(9), Vec::from_iter(0..10));
+    program.may_write(Some(0));
+    send(&collector, 10..20);
+    program.says("Setting lock: collectors wait.");
+    assert!(home.path("queue/ossec/.wait").exists());
+    let (_, text) = status(&home, "--json");
+    let stuck: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&stuck["spool"]["is_written"], &stuck["is_locked"]), (&false.into(), &true.into()), "{text}");
+    program.may_write(None);
+    assert_eq!(manager.events_to(19), Vec::from_iter(10..20));
+    program.says("Releasing lock.");
+    assert!(!home.path("queue/ossec/.wait").exists());
+    send(&collector, 20..30);
+    assert_eq!(manager.events_to(29), Vec::from_iter(20..30));
+}
+
+#[test]
+fn a_spool_that_can_not_be_made_is_named() {
+    let (_socket, address) = absent();
+    let home = Home::new(&client(address, "tcp"), OWN);
+    std::fs::write(home.path("queue/ringmaster-agent"), "a file").unwrap();
+    let said = Program::refused(&home);
+    assert!(said.contains("queue/ringmaster-agent: "), "{said}");
+    assert!(!home.path("queue/ossec/queue").exists(), "collectors are not invited");
+}
+
+#[test]
 fn what_the_manager_sends_reaches_the_agents_other_parts() {
     let (mut manager, address) = Manager::listen();
     let home = Home::new(&client(address, "tcp"), OWN);

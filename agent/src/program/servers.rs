@@ -21,6 +21,11 @@ pub(crate) enum Link {
     Udp(tokio_uring::net::UdpSocket),
 }
 
+/// Gives the addresses of a name.
+trait LookUp: AsyncFn(&str, u16) -> io::Result<Vec<SocketAddr>> {}
+
+impl<F: AsyncFn(&str, u16) -> io::Result<Vec<SocketAddr>>> LookUp for F {}
+
 /// How to reach them.
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
@@ -44,11 +49,17 @@ impl Way {
     /// # Errors
     /// Why each could not be reached, in one line.
     pub(crate) async fn reach(&self, first: usize) -> Result<Reached, String> {
+        let look_up = async |host: &str, port: u16| Ok(lookup_host((host, port)).await?.collect());
+        self.reach_by(&look_up, first).await
+    }
+
+    /// The same, with names resolved by `look_up`.
+    async fn reach_by(&self, look_up: &impl LookUp, first: usize) -> Result<Reached, String> {
         let mut reasons = Vec::new();
         for offset in 0..self.servers.len() {
             let index = (first + offset) % self.servers.len();
             let server = &self.servers[index];
-            match self.reach_one(server).await {
+            match self.reach_one(look_up, server).await {
                 Ok((link, address)) => return Ok(Reached { link, server: index, address }),
                 Err(error) => reasons.push(format!("{server}: {error}")),
             }
@@ -56,15 +67,17 @@ impl Way {
         Err(reasons.join("; "))
     }
 
-    async fn reach_one(&self, server: &Server) -> io::Result<(Link, SocketAddr)> {
+    async fn reach_one(&self, look_up: &impl LookUp, server: &Server) -> io::Result<(Link, SocketAddr)> {
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-        let resolved = lookup_host((server.host.as_str(), server.port));
-        let addresses = timeout(ATTEMPT_MAX, resolved).await.map_err(late)??;
+        let resolved = look_up(&server.host, server.port);
+        let addresses: Vec<SocketAddr> = timeout(ATTEMPT_MAX, resolved).await.map_err(late)??;
         let fits = |address: &SocketAddr| self.local.is_none_or(|local| local.is_ipv4() == address.is_ipv4());
         let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address that can be used");
-        for address in addresses.filter(fits).take(ADDRESSES_MAX) {
+        for address in addresses.into_iter().filter(fits).take(ADDRESSES_MAX) {
             let made = if self.is_tcp {
-                timeout(ATTEMPT_MAX, self.tcp(address)).await.unwrap_or_else(|late_by| Err(late(late_by)))
+                let stream = timeout(ATTEMPT_MAX, self.tcp(address)).await;
+                let stream = stream.unwrap_or_else(|late_by| Err(late(late_by)));
+                stream.map(|stream| Link::Tcp(tokio_uring::net::TcpStream::from_std(stream)))
             } else {
                 self.udp(address)
             };
@@ -77,7 +90,7 @@ impl Way {
     }
 
     /// A lost connection must be noticed: by keep-alive probes when nothing is on its way, by the user timeout otherwise.
-    async fn tcp(&self, address: SocketAddr) -> io::Result<Link> {
+    async fn tcp(&self, address: SocketAddr) -> io::Result<std::net::TcpStream> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(local) = self.local {
             socket.bind(SocketAddr::new(local, 0))?;
@@ -90,7 +103,7 @@ impl Way {
         options
             .set_tcp_keepalive(&TcpKeepalive::new().with_time(third).with_interval(third).with_retries(2))?;
         options.set_tcp_user_timeout(Some(self.lost_after))?;
-        Ok(Link::Tcp(tokio_uring::net::TcpStream::from_std(stream)))
+        Ok(stream)
     }
 
     fn udp(&self, address: SocketAddr) -> io::Result<Link> {
@@ -131,7 +144,90 @@ impl BackOff {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::net::TcpListener;
+
     use super::*;
+
+    fn way(names: &[&str]) -> Way {
+        let server = |name: &&str| Server { host: (*name).to_owned(), port: 1_514 };
+        Way {
+            servers: names.iter().map(server).collect(),
+            is_tcp: true,
+            local: None,
+            lost_after: Duration::from_secs(30),
+        }
+    }
+
+    /// Somebody who listens, and an address where nobody does, since its socket never will.
+    fn listener_and_nobody() -> (TcpListener, SocketAddr, socket2::Socket, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let nobody = silent.local_addr().unwrap().as_socket().unwrap();
+        (listener, address, silent, nobody)
+    }
+
+    #[test]
+    fn names_are_resolved_again_before_each_attempt() {
+        let (_listener, there, _silent, nobody) = listener_and_nobody();
+        let asked = Cell::new(0);
+        let look_up = async |host: &str, port: u16| {
+            assert_eq!((host, port), ("moves.example", 1_514));
+            asked.set(asked.get() + 1);
+            // It has moved by the second time, to the second of two addresses.
+            Ok(if asked.get() == 1 { vec![nobody] } else { vec![nobody, there] })
+        };
+        tokio_uring::start(async {
+            let way = way(&["moves.example"]);
+            let error = way.reach_by(&look_up, 0).await.err().unwrap();
+            assert!(error.starts_with("moves.example, port 1514: ") && error.contains("refused"), "{error}");
+            let reached = way.reach_by(&look_up, 0).await.ok().unwrap();
+            assert_eq!((reached.server, reached.address), (0, there));
+            assert!(way.reach_by(&look_up, 0).await.is_ok());
+        });
+        assert_eq!(asked.get(), 3, "once an attempt: nothing is remembered");
+    }
+
+    #[test]
+    fn servers_have_their_turn_from_the_wanted_one_on() {
+        let (_listener, there, _silent, nobody) = listener_and_nobody();
+        let asked = RefCell::new(String::new());
+        let look_up = async |host: &str, _: u16| {
+            asked.borrow_mut().push_str(host);
+            match host {
+                "c" => Ok(vec![there]),
+                "b" => Err(io::Error::other("no such name")),
+                _ => Ok(vec![nobody]),
+            }
+        };
+        let turn = |names: &[&str], first| {
+            asked.take();
+            let reached = tokio_uring::start(async { way(names).reach_by(&look_up, first).await });
+            (reached.map(|reached| reached.server), asked.take())
+        };
+        assert_eq!(turn(&["a", "b", "c", "d"], 0), (Ok(2), "abc".to_owned()));
+        assert_eq!(turn(&["a", "b", "c", "d"], 2), (Ok(2), "c".to_owned()));
+        assert_eq!(turn(&["a", "b", "c", "d"], 3), (Ok(2), "dabc".to_owned()), "after the last, the first");
+        let (error, all) = turn(&["a", "b"], 1);
+        assert_eq!(all, "ba");
+        let error = error.unwrap_err();
+        assert!(error.starts_with("b, port 1514: no such name; a, port 1514: "), "{error}");
+    }
+
+    #[test]
+    fn a_connection_has_the_options_by_which_its_loss_is_noticed() {
+        let (_listener, there, _silent, _) = listener_and_nobody();
+        let stream = tokio_uring::start(async { way(&["a"]).tcp(there).await }).unwrap();
+        let options = SockRef::from(&stream);
+        assert!(options.keepalive().unwrap() && options.tcp_nodelay().unwrap());
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        let ten = Duration::from_secs(10);
+        let times = (options.tcp_keepalive_time().unwrap(), options.tcp_keepalive_interval().unwrap());
+        assert_eq!(times, (ten, ten));
+        assert_eq!(options.tcp_keepalive_retries().unwrap(), 2, "30 s of silence in all");
+    }
 
     #[test]
     fn waits_double_to_their_bound_and_spread_over_all_of_it() {

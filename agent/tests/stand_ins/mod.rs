@@ -61,7 +61,9 @@ pub(crate) struct Program {
 impl Program {
     /// Starts it, and waits until collectors can send.
     pub(crate) fn start(home: &Home) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringmaster-agent"))
+        // So that [`Program::may_write`] does not end it.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_ringmaster-agent")])
             .arg("--home")
             .arg(home.folder.path())
             .stderr(Stdio::piped())
@@ -101,6 +103,13 @@ impl Program {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// So long a file may become from now on: with nothing, the disk is as good as full for it.
+    pub(crate) fn may_write(&self, bytes: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let limit = rustix::process::Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).unwrap();
     }
 
     pub(crate) fn pid(&self) -> u32 {
