@@ -7,11 +7,11 @@
 //! * Where a full spool drops its oldest events, sinks may miss these: as many as it says, and no others.
 //! * In the end every sink has everything, and every spool is empty.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use manager::SINKS_MAX;
 
-use super::plan::{Kind, Room};
+use super::plan::{Plan, Room};
 
 /// Watches one run. The first thing that is wrong is kept.
 pub(super) struct Oracle {
@@ -31,6 +31,17 @@ pub(super) enum Class {
     NotArchived,
 }
 
+/// What an agent is promised.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Promise {
+    /// Where the manager does not agree: nothing is lost, some of it comes again.
+    AtLeastOnce,
+    #[default]
+    Once,
+    /// But what a full spool drops.
+    OnceOrDropped,
+}
+
 #[derive(Default)]
 struct Watched {
     /// What its spool took, in order.
@@ -38,7 +49,9 @@ struct Watched {
     /// For each sink, the place in `taken` of what it gets next.
     next: [usize; SINKS_MAX],
     numbers: HashMap<u64, u32>,
-    drops_oldest: bool,
+    promise: Promise,
+    /// What each sink ever got.
+    got: [BTreeSet<u32>; SINKS_MAX],
     /// For each sink, events that it did not get.
     missed: [u64; SINKS_MAX],
 }
@@ -55,10 +68,15 @@ impl Class {
 }
 
 impl Oracle {
-    pub(super) fn new(agents: &[Kind], sinks: &[usize]) -> Oracle {
-        let watched =
-            |kind: &Kind| Watched { drops_oldest: kind.room == Room::DropsOldest, ..Watched::default() };
-        Oracle { sinks: sinks.to_vec(), agents: agents.iter().map(watched).collect(), violation: None }
+    pub(super) fn new(plan: &Plan) -> Oracle {
+        let promise = |room: Room| match room {
+            Room::DropsOldest => Promise::OnceOrDropped,
+            Room::Ample | Room::PushesBack if plan.agrees => Promise::Once,
+            Room::Ample | Room::PushesBack => Promise::AtLeastOnce,
+        };
+        let kinds = plan.agents.iter();
+        let agents = kinds.map(|kind| Watched { promise: promise(kind.room), ..Watched::default() });
+        Oracle { sinks: plan.sinks.clone(), agents: agents.collect(), violation: None }
     }
 
     /// The text of an event: unlike any other, and of a length of its own.
@@ -95,9 +113,12 @@ impl Oracle {
             return self.violated(format!("sink {sink} got what nobody sent: {text:?}"));
         };
         let watched = &mut self.agents[agent];
+        watched.got[sink].insert(event);
         watched.skip(sink);
-        if watched.drops_oldest {
-            watched.miss(sink, event);
+        match watched.promise {
+            Promise::AtLeastOnce => return,
+            Promise::Once => {}
+            Promise::OnceOrDropped => watched.miss(sink, event),
         }
         let expected = watched.taken.get(watched.next[sink]).copied();
         if expected.is_some_and(|(next, class)| next == event && Oracle::text(agent, next, class) == text) {
@@ -124,7 +145,7 @@ impl Oracle {
         self.sinks.iter().for_each(|sink| watched.skip(*sink));
         let had = self.sinks.iter().map(|sink| watched.next[*sink]).min().expect("there is a sink");
         let forgotten = watched.taken.len() - records as usize;
-        let had = if watched.drops_oldest { watched.taken.len() } else { had };
+        let had = if watched.promise == Promise::Once { had } else { watched.taken.len() };
         self.check(forgotten <= had, || {
             format!("agent {agent} forgot {forgotten} events, and a sink has but {had}")
         });
@@ -134,10 +155,11 @@ impl Oracle {
     pub(super) fn check_complete(&mut self, agent: usize, dropped: u64) {
         for sink in self.sinks.clone() {
             let watched = &mut self.agents[agent];
-            if watched.drops_oldest {
-                watched.miss(sink, u32::MAX);
+            match watched.promise {
+                Promise::AtLeastOnce => watched.advance(sink),
+                Promise::Once => watched.skip(sink),
+                Promise::OnceOrDropped => watched.miss(sink, u32::MAX),
             }
-            watched.skip(sink);
             let (next, all, missed) = (watched.next[sink], watched.taken.len(), watched.missed[sink]);
             self.check(next == all, || format!("sink {sink} has {next} of agent {agent}'s {all} events"));
             self.check(missed <= dropped, || {
@@ -162,8 +184,18 @@ impl Oracle {
 }
 
 impl Watched {
+    /// Goes behind what `sink` got, in whatever order.
+    fn advance(&mut self, sink: usize) {
+        self.skip(sink);
+        while self.taken.get(self.next[sink]).is_some_and(|(event, _)| self.got[sink].contains(event)) {
+            self.next[sink] += 1;
+            self.skip(sink);
+        }
+    }
+
     /// Goes behind what `sink` does not get before `event`.
     fn miss(&mut self, sink: usize, event: u32) {
+        self.skip(sink);
         while self.taken.get(self.next[sink]).is_some_and(|(next, _)| *next < event) {
             self.missed[sink] += 1;
             self.next[sink] += 1;

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) agents: Vec<Kind>,
     pub(super) replay: ReplayPolicy,
+    /// Whether the manager agrees to acknowledge delivery.
+    pub(super) agrees: bool,
     /// Which sinks the manager has.
     pub(super) sinks: Vec<usize>,
     /// Events that a shard's sinks hold before it pushes back.
@@ -114,6 +116,7 @@ impl Plan {
             seed,
             agents,
             replay: if random.random_bool(0.5) { ReplayPolicy::Window } else { ReplayPolicy::Strict },
+            agrees: true,
             sinks,
             sink_soft: *[5, 20, 1_000].choose(random).expect("there are some"),
             delay_max: Duration::from_millis(*[1, 20, 300].choose(random).expect("there are some")),

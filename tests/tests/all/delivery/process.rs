@@ -78,7 +78,7 @@ impl World {
         let parts =
             ManagerParts { settings, shard: ShardId(shard), table, senders, seed: self.random.random() };
         let mut manager = Manager::new(parts);
-        manager.set_deliveries(Some(Arc::clone(deliveries)));
+        manager.set_deliveries(self.plan.agrees.then(|| Arc::clone(deliveries)));
         Shard {
             manager,
             waiting: Waiting::default(),
@@ -227,6 +227,7 @@ impl World {
             oracle: &mut self.oracle,
             waiting: &mut shard_now.waiting,
             soft: self.plan.sink_soft,
+            agrees: self.plan.agrees,
             sinks: self.disk.sinks(),
             is_for_all: self.plan.mutation == Some(Mutation::IgnoreWanted),
             partial: &mut self.partial,
@@ -372,6 +373,7 @@ struct Batch<'a> {
     oracle: &'a mut Oracle,
     waiting: &'a mut Waiting,
     soft: usize,
+    agrees: bool,
     sinks: SinkSet,
     /// Whether the mutation gives every event to all of them.
     is_for_all: bool,
@@ -391,9 +393,13 @@ impl Publish for Batch<'_> {
                 self.oracle.check(!ticket.wanted.is_empty(), || format!("nobody wants {text}"));
                 *self.partial += u32::from(ticket.wanted != self.sinks);
                 self.oracle.numbered(ticket.number, &text);
-                self.push(ticket, Some(&text));
+                let wanted = if self.is_for_all { self.sinks } else { ticket.wanted };
+                self.waiting.push(Some(ticket), wanted, Some(&text));
             }
-            None => self.oracle.check(false, || format!("without a number: {text}")),
+            None => {
+                self.oracle.check(!self.agrees, || format!("without a number: {text}"));
+                self.waiting.push(None, self.sinks, Some(&text));
+            }
         }
         if let Peer::Connection(connection) = self.batch[self.verdicts].peer
             && self.waiting.longest() > self.soft
@@ -405,7 +411,7 @@ impl Publish for Batch<'_> {
     }
 
     fn pass(&mut self, ticket: Ticket) {
-        self.push(ticket, None);
+        self.waiting.push(Some(ticket), ticket.wanted, None);
         self.taken += 1;
     }
 
@@ -421,12 +427,5 @@ impl Publish for Batch<'_> {
         };
         self.oracle.check(is_right, || format!("{taken} events or passes, but {verdict:?}"));
         self.verdicts += 1;
-    }
-}
-
-impl Batch<'_> {
-    fn push(&mut self, ticket: Ticket, text: Option<&str>) {
-        let wanted = if self.is_for_all { self.sinks } else { ticket.wanted };
-        self.waiting.push(Ticket { wanted, ..ticket }, text);
     }
 }

@@ -52,7 +52,8 @@ impl Disk {
         self.cells.lock().expect("nobody panics with it").clone()
     }
 
-    fn note(&self, sink: usize, ticket: Ticket) {
+    fn note(&self, sink: usize, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
         let cells = &mut self.cells.lock().expect("nobody panics with it");
         cells[ticket.cell as usize].before[sink] = ticket.number + 1;
     }
@@ -99,14 +100,15 @@ struct Line {
 /// An event, or the place of one that no sink takes.
 #[derive(Clone)]
 struct Entry {
-    ticket: Ticket,
+    /// None where the manager does not agree.
+    ticket: Option<Ticket>,
     text: Option<String>,
 }
 
 impl Waiting {
     /// Every sink that wants it gets it. `text`: none if there is nothing to take but its number.
-    pub(super) fn push(&mut self, ticket: Ticket, text: Option<&str>) {
-        for sink in ticket.wanted.iter() {
+    pub(super) fn push(&mut self, ticket: Option<Ticket>, sinks: SinkSet, text: Option<&str>) {
+        for sink in sinks.iter() {
             // As the archives' writer does, which writes no line for such a one.
             let text = text.filter(|text| sink == QUEUE || !text.contains("/.."));
             self.sinks[sink].waiting.push_back(Entry { ticket, text: text.map(str::to_owned) });
@@ -174,7 +176,7 @@ impl World {
     }
 
     fn sink_moved(&mut self, shard: u8, entries: &[Entry]) {
-        let cells: Vec<u32> = entries.iter().map(|entry| entry.ticket.cell).collect();
+        let cells: Vec<u32> = entries.iter().filter_map(|entry| Some(entry.ticket?.cell)).collect();
         self.with_manager(shard, |manager, now| manager.on_sinks_moved(now, cells.into_iter()));
         self.resume_if_room(shard);
         self.sinks_wake(shard);

@@ -124,7 +124,7 @@ impl World {
         World {
             now: Duration::ZERO,
             random: StdRng::seed_from_u64(plan.seed ^ 0xde11),
-            oracle: Oracle::new(&plan.agents, &plan.sinks),
+            oracle: Oracle::new(&plan),
             hosts: kinds.map(|(index, kind)| Host::new(index, *kind)).collect(),
             process: None,
             life: 0,
