@@ -409,7 +409,8 @@ impl Engine {
     }
 
     fn on_taken(&mut self, now: Duration, before: Sequence) {
-        let given = self.given.max(self.given_before);
+        // What a full spool dropped was perhaps never given, and a manager begins behind it.
+        let given = self.given.max(self.given_before).max(self.spool.first_sequence());
         match &mut self.way {
             Way::Acknowledged(acknowledged) => match acknowledged.on_taken(before, given) {
                 Word::Before(before) => {

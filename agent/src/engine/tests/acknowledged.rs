@@ -246,7 +246,7 @@ fn what_is_dropped_at_the_bound_leaves_a_gap() {
     assert!(dropped > 0);
     bench.agree();
     assert_eq!(bench.offered.unwrap().first, dropped);
-    bench.has(1);
+    bench.has(dropped);
     assert!(bench.sent().starts_with(&format!("#{dropped} {dropped} {} ", dropped + 1)));
     // And again, while what was read is on its way.
     (2_000..4_000).for_each(|number| assert_eq!(bench.event(number), Taken::Kept));

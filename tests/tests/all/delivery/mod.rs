@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use manager::ReplayPolicy;
 
-use plan::{Cut, Fault, Mutation, Plan, Room};
+use plan::{Cut, Fault, Kind, Mutation, Plan, Room};
 use world::{Report, World};
 
 const SEEDS: u64 = 50;
@@ -49,6 +49,20 @@ fn everything_arrives_once_and_in_order() {
     }
 }
 
+/// The spool drops what it never gave to anybody: the manager's word that it begins behind that is no stranger's.
+#[test]
+fn a_spool_that_drops_keeps_its_session() {
+    for seed in 0..10 {
+        let mut plan = Plan::of(seed);
+        plan.agents
+            .iter_mut()
+            .for_each(|kind| *kind = Kind { room: Room::DropsOldest, events: 250, ..*kind });
+        plan.faults = vec![(Duration::from_secs(5), Fault::ManagerAway)];
+        let report = run(plan);
+        assert!(report.dropped > 0, "{report:?}");
+    }
+}
+
 /// With a manager that does not agree an agent asks by keep-alives what was read: it is never too early with what it forgets,
 /// whichever connection breaks and however long the manager does not read. A manager that is killed, or refuses a message,
 /// loses what it had read.
@@ -60,7 +74,11 @@ fn what_keep_alives_confirm_arrives_at_least_once() {
         | Fault::Cut(_)
         | Fault::KeysReordered
         | Fault::SinkStalls => true,
-        Fault::CipherRefused | Fault::KeyRemoved | Fault::ManagerKilled | Fault::ManagerStopped => false,
+        Fault::CipherRefused
+        | Fault::KeyRemoved
+        | Fault::ManagerAway
+        | Fault::ManagerKilled
+        | Fault::ManagerStopped => false,
     };
     for seed in seeds(20).0 {
         let mut plan = Plan { agrees: false, ..Plan::of(seed) };

@@ -65,6 +65,8 @@ pub(super) enum Fault {
     KeysReordered,
     /// A line is gone from client.keys for a while.
     KeyRemoved,
+    /// It is stopped, and nobody starts it again for a long while.
+    ManagerAway,
     ManagerKilled,
     ManagerStopped,
     /// A sink takes nothing for a while.

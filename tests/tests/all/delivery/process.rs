@@ -92,7 +92,8 @@ impl World {
     }
 
     /// Ends the manager: as it should, or by a kill. Either way its kernel closes its sockets.
-    pub(super) fn manager_ends(&mut self, is_killed: bool) {
+    /// The next one starts when this one was `away` for so long.
+    pub(super) fn manager_ends(&mut self, is_killed: bool, away: Duration) {
         if self.process.is_none() {
             return;
         }
@@ -119,8 +120,7 @@ impl World {
                 self.end_at_agent(wire, Duration::ZERO);
             }
         }
-        let delay = Duration::from_micros(self.random.random_range(100..3_000_000));
-        self.after(delay, Happening::ManagerStarts);
+        self.after(away, Happening::ManagerStarts);
     }
 
     /// For what reasons this manager dropped messages and closed connections.

@@ -15,6 +15,9 @@ use super::plan::{CALM, END, Fault, Plan};
 use super::process::{Counters, Process, SHARDS};
 use super::sinks::Disk;
 
+/// How long a manager that is not just restarted is away.
+const MANAGER_AWAY: Duration = Duration::from_secs(15);
+
 /// Something that happens at its time. What belongs to a life that has ended since happens to nobody.
 pub(super) enum Happening {
     AgentConnects { agent: usize, life: u32 },
@@ -224,10 +227,21 @@ impl World {
             Fault::Cut(how) => self.cut(how),
             Fault::KeysReordered => self.keys_change(false),
             Fault::KeyRemoved => self.keys_change(true),
-            Fault::ManagerKilled => self.manager_ends(true),
-            Fault::ManagerStopped => self.manager_ends(false),
+            Fault::ManagerAway => self.manager_ends(false, MANAGER_AWAY),
+            Fault::ManagerKilled => {
+                let away = self.a_while();
+                self.manager_ends(true, away);
+            }
+            Fault::ManagerStopped => {
+                let away = self.a_while();
+                self.manager_ends(false, away);
+            }
             Fault::SinkStalls => self.sink_stalls(),
         }
+    }
+
+    fn a_while(&mut self) -> Duration {
+        Duration::from_micros(self.random.random_range(100..3_000_000))
     }
 
     fn check_end(&mut self) {
