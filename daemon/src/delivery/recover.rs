@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use super::blocks::{Block, BlockEntry, BlockLog, FileId, REGION_BYTES, line_hash};
 use super::ledger::LedgerFile;
@@ -42,7 +43,7 @@ pub(crate) fn recover(
         let region = BlockLog::map_index(log, index)?;
         let Some(block) = region.read() else { continue };
         let (sink, path) = &archives[index % archives.len()];
-        match file_of(path, block.file).and_then(|file| found_in(&file, &block)) {
+        match file_of(path, block.file).and_then(|file| file.find(&block)) {
             Ok(Found { count, cut_bytes }) => {
                 let (found, missing) = block.entries.split_at(count);
                 for entry in found {
@@ -66,21 +67,32 @@ struct Found {
     cut_bytes: u64,
 }
 
-/// Finds a block's lines behind where the file ended before, and cuts off a last one that is not whole.
-fn found_in(file: &File, block: &Block) -> io::Result<Found> {
-    let length = file.metadata()?.len();
-    let start = block.length_before.min(length);
-    let mut tail = vec![0; (length - start).min(READ_BYTES_MAX) as usize];
-    file.read_exact_at(&mut tail, start)?;
-    let mut cut_bytes = 0;
-    if tail.len() as u64 == length - start && tail.last().is_some_and(|last| *last != b'\n') {
-        let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        cut_bytes = (tail.len() - whole) as u64;
-        // First what is read, then what is written: a kill in between finds the same again.
-        file.set_len(start + whole as u64)?;
-        tail.truncate(whole);
+/// A file that an archive was written to.
+struct Archived {
+    file: File,
+    /// It is the one that will be written to: not moved away.
+    is_in_use: bool,
+}
+
+impl Archived {
+    /// Finds a block's lines behind where the file ended before. In the file that is in use, a last one that is not whole is cut
+    /// off, since the next line would follow it.
+    fn find(&self, block: &Block) -> io::Result<Found> {
+        let length = self.file.metadata()?.len();
+        let start = block.length_before.min(length);
+        let mut tail = vec![0; (length - start).min(READ_BYTES_MAX) as usize];
+        self.file.read_exact_at(&mut tail, start)?;
+        let mut cut_bytes = 0;
+        let is_all = tail.len() as u64 == length - start;
+        if self.is_in_use && is_all && tail.last().is_some_and(|last| *last != b'\n') {
+            let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+            cut_bytes = (tail.len() - whole) as u64;
+            // The block is still in the log: a kill now finds the same again.
+            self.file.set_len(start + whole as u64)?;
+            tail.truncate(whole);
+        }
+        Ok(Found { count: matched(&tail, &block.entries), cut_bytes })
     }
-    Ok(Found { count: matched(&tail, &block.entries), cut_bytes })
 }
 
 /// How many of a block's events are in `tail`, in order, the first ones. A block is written in one piece, as far as it gets;
@@ -111,16 +123,19 @@ fn line_starts(tail: &[u8], from: usize) -> impl Iterator<Item = usize> {
 }
 
 /// The file that was written to: at its path, or beside it if it was moved away (rotated).
-fn file_of(path: &Path, wanted: FileId) -> io::Result<File> {
-    let beside = path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
-    for candidate in std::iter::once(path.to_owned()).chain(beside.map(|entry| entry.path())) {
-        let is_it = rustix::fs::lstat(&candidate).is_ok_and(|stat| FileId::of(&stat) == wanted);
-        if is_it {
-            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-            return OpenOptions::new().read(true).write(true).custom_flags(flags).open(candidate);
-        }
+fn file_of(path: &Path, wanted: FileId) -> io::Result<Archived> {
+    let is_it = |stat: Result<rustix::fs::Stat, Errno>| stat.is_ok_and(|stat| FileId::of(&stat) == wanted);
+    // By a link too, if the operator put one there: that is where lines go.
+    if is_it(rustix::fs::stat(path)) {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        return Ok(Archived { file, is_in_use: true });
     }
-    Err(io::ErrorKind::NotFound.into())
+    let mut beside = path.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+    let moved = beside.find(|entry| is_it(rustix::fs::lstat(entry.path())));
+    let moved = moved.ok_or(io::ErrorKind::NotFound)?;
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(moved.path())?;
+    Ok(Archived { file, is_in_use: false })
 }
 
 #[cfg(test)]
@@ -263,9 +278,11 @@ mod tests {
         let bed = Bed::new();
         let block = bed.begin(0, &LINES);
         bed.append(&block);
+        bed.append(b"torn");
         fs::rename(&bed.archives[0].1, bed.archives[0].1.with_extension("log.1")).unwrap();
         fs::write(&bed.archives[0].1, "new\n").unwrap();
-        assert_eq!((bed.recover().found, bed.befores()), (3, [7, 9]));
+        assert_eq!(bed.recover(), Recovered { found: 3, ..Recovered::default() }, "nothing of it is cut off");
+        assert_eq!(bed.befores(), [7, 9]);
         bed.begin(0, &LINES);
         fs::remove_file(&bed.archives[0].1).unwrap();
         assert_eq!(bed.recover(), Recovered { lost_blocks: 1, ..Recovered::default() });
