@@ -287,6 +287,10 @@ impl Client {
                 FrameAt::Received(range) => &bytes[range],
             };
             self.message(Message::parse(frame)?)?;
+            // It has refused us: what it says behind that means nothing.
+            if self.link.is_none() {
+                return Ok(());
+            }
         }
         if let Some(link) = &mut self.link {
             link.cutter = cutter;
