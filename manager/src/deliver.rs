@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codec::{DELIVERY_NUMBER_MAX, DeliveryOffer, Event, ToAgent};
+use codec::{Counter, DELIVERY_NUMBER_MAX, DeliveryOffer, Event, ToAgent};
 use rustc_hash::FxHashMap;
 
 use crate::action::ConnectionId;
@@ -37,6 +37,8 @@ pub(crate) struct Delivering {
     deliveries: Arc<Deliveries>,
     taking: Arc<Taking>,
     offer: DeliveryOffer,
+    /// Under which counter its last message came.
+    last: Counter,
     stage: Stage,
     /// The time of its entry in the shard's agenda.
     due: Option<Time>,
@@ -88,9 +90,16 @@ impl Manager {
 }
 
 impl Desk {
-    /// An agent offers acknowledged delivery in the start-up that `id` has just carried. Whether it is agreed is said before
-    /// the acknowledgement.
-    pub(crate) fn consider(&mut self, now: Time, agent: &Agent, id: ConnectionId, offer: DeliveryOffer) {
+    /// An agent offers acknowledged delivery in the start-up that `id` has just carried under `counter`. Whether it is agreed
+    /// is said before the acknowledgement.
+    pub(crate) fn consider(
+        &mut self,
+        now: Time,
+        agent: &Agent,
+        id: ConnectionId,
+        offer: DeliveryOffer,
+        counter: Counter,
+    ) {
         let Some(deliveries) = self.deliverers.deliveries.clone() else { return };
         let owner = Owner { shard: self.shard, connection: id };
         let Ok(taking) = deliveries.claim(agent.id(), offer, owner) else {
@@ -101,7 +110,7 @@ impl Desk {
         self.deliverers.by_cell.insert(taking.cell(), id);
         self.deliverers.held += 1;
         let stage = Stage::Waiting;
-        let delivering = Delivering { deliveries, taking, offer, stage, due: None };
+        let delivering = Delivering { deliveries, taking, offer, last: counter, stage, due: None };
         let delivering = connection.delivery.insert(Box::new(delivering));
         self.deliverers.schedule(id, delivering, now);
         self.say(agent, id, &ToAgent::DeliveryAgreed { session: offer.session });
@@ -165,6 +174,24 @@ impl Desk {
         let id = self.connections.at(slot).expect("the entry goes with its connection").id;
         self.bring_up_to_date(now, id);
         true
+    }
+
+    /// A connection that delivers carried a message under `counter`. An agent counts its messages without a gap, and TCP keeps
+    /// them together; but who stands on the way can take a whole frame out, and then the events behind it would get the
+    /// numbers of those before them.
+    pub(crate) fn follow(&mut self, id: ConnectionId, counter: Counter) -> Result<(), Reason> {
+        let connection = self.connections.find_mut(id).expect("it has just carried a message");
+        let delivering = connection.delivery.as_deref_mut().expect("the caller has looked");
+        let due = delivering.last.next();
+        delivering.last = counter;
+        if counter == due {
+            return Ok(());
+        }
+        let owner = Owner { shard: self.shard, connection: id };
+        match delivering.deliveries.taken(&delivering.taking, owner) {
+            Some(_) => Err(Reason::DeliveryUnnumbered),
+            None => Err(Reason::DeliveryLost),
+        }
     }
 
     /// The agent says which number its next event has.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use codec::{DeliveryOffer, Event, EventError, FromAgent, OpenError, Opened, PONG, Sealed, Wire};
+use codec::{Counter, DeliveryOffer, Event, EventError, FromAgent, OpenError, Opened, PONG, Sealed, Wire};
 use rustc_hash::FxHasher;
 
 use crate::action::{Action, ConnectionId};
@@ -187,10 +187,13 @@ impl Desk {
             Peer::Connection(id) => (Transport::Tcp, self.hear(now, id, sender.agent).then_some(id)),
             Peer::Datagram(_) => (Transport::Udp, None),
         };
+        if let Some(id) = delivers {
+            self.follow(id, opened.counter)?;
+        }
         state.heard(now, opened.method, transport);
         match FromAgent::parse(opened.text) {
             Some(Ok(message)) => {
-                let kind = self.control(now, sender, &message);
+                let kind = self.control(now, sender, opened.counter, &message);
                 self.tell(sender.agent, &message, opened.text);
                 if kind == ControlKind::Shutdown && self.settings.announces_stops {
                     self.announce_stop(sender, transport, publisher);
@@ -276,7 +279,13 @@ impl Desk {
         false
     }
 
-    fn control(&mut self, now: Time, sender: Sender<'_>, message: &FromAgent<'_>) -> ControlKind {
+    fn control(
+        &mut self,
+        now: Time,
+        sender: Sender<'_>,
+        counter: Counter,
+        message: &FromAgent<'_>,
+    ) -> ControlKind {
         let state = sender.agent.state();
         if let Peer::Datagram(from) = sender.peer
             && state.set_return_path(from, self.listener, now)
@@ -291,7 +300,7 @@ impl Desk {
                 ControlKind::DeliveryNext
             }
             FromAgent::Startup { delivery, .. } => {
-                self.start(now, sender, *delivery);
+                self.start(now, sender, delivery.map(|offer| (offer, counter)));
                 ControlKind::Startup
             }
             FromAgent::KeepAlive(_) => {
@@ -314,8 +323,9 @@ impl Desk {
         }
     }
 
-    /// Answers a start-up; what its agent offers is answered first, so that it knows by the acknowledgement what is agreed.
-    fn start(&mut self, now: Time, sender: Sender<'_>, offer: Option<DeliveryOffer>) {
+    /// Answers a start-up; what its agent offers, and under which counter, is answered first, so that it knows by the
+    /// acknowledgement what is agreed.
+    fn start(&mut self, now: Time, sender: Sender<'_>, offer: Option<(DeliveryOffer, Counter)>) {
         let Peer::Connection(id) = sender.peer else {
             return self.acknowledge(sender.agent, sender.peer);
         };
@@ -325,8 +335,8 @@ impl Desk {
             // Its events have numbers already, and nobody could tell which ones come after this.
             return self.close(id, CloseReason::Delivery);
         }
-        if let Some(offer) = offer {
-            self.consider(now, sender.agent, id, offer);
+        if let Some((offer, counter)) = offer {
+            self.consider(now, sender.agent, id, offer, counter);
         }
         self.acknowledge(sender.agent, sender.peer);
         self.bring_up_to_date(now, id);

@@ -89,7 +89,8 @@ named! {
         DeliveredBefore = "delivered_before",
         /// An event of a connection whose agent delivers over a newer one; the connection was closed.
         DeliveryLost = "delivery_lost",
-        /// An event before the agent said which number it has; the connection was closed.
+        /// An event before the agent said which number it has, or a message behind one that never arrived; the connection was
+        /// closed.
         DeliveryUnnumbered = "delivery_unnumbered",
         /// An event without a queue byte and a colon, or empty.
         EventMalformed = "event_malformed",

@@ -197,6 +197,43 @@ fn what_is_lost_before_it_was_counted_closes() {
 }
 
 #[test]
+fn a_frame_that_was_taken_out_on_the_way_closes() {
+    // Behind the start-up, before a number, an event, a keep-alive: what is taken out, and what comes next.
+    let next = b"#!-ringmaster next 1".to_vec();
+    let cases: [(&[u8], &[u8]); 4] =
+        [(&event(1), &event(2)), (&event(1), KEEP_ALIVE), (&next, &event(1)), (KEEP_ALIVE, &next)];
+    for (taken_out, then) in cases {
+        let mut bed = Bed::new(1);
+        bed.offers(0, 0, SESSION, 0);
+        bed.next(0, 0, 0);
+        bed.events(0, 0, 0..1);
+        bed.pen.seal(taken_out);
+        assert_eq!(bed.says(0, 0, then), Verdict::Dropped(Reason::DeliveryUnnumbered));
+        assert_eq!(bed.shards[0].deeds(), closes(0));
+        assert_eq!(bed.shards[0].hand_all_over(bed.now), [texts(0..1), texts(0..1)]);
+        assert_eq!(bed.offers(0, 1, SESSION, 0).last(), Some(&taken(1)), "and comes again");
+    }
+    let mut bed = Bed::new(1);
+    bed.offers(0, 0, SESSION, 0);
+    bed.pen.seal(&next);
+    assert_eq!(
+        bed.says(0, 0, &next),
+        Verdict::Dropped(Reason::DeliveryUnnumbered),
+        "the first one counts too"
+    );
+}
+
+#[test]
+fn counters_follow_each_other_over_their_wrap() {
+    let mut bed = Bed::new(1);
+    bed.offers(0, 0, SESSION, 0);
+    bed.next(0, 0, 0);
+    let count = u64::from(codec::limits::LOCAL_COUNTER_MAX) + 2;
+    bed.events(0, 0, 0..count);
+    assert_eq!(bed.shards[0].hand_all_over(bed.now)[0].len() as u64, count);
+}
+
+#[test]
 fn what_is_no_event_has_its_number_and_is_passed() {
     let mut bed = Bed::new(1);
     bed.offers(0, 0, SESSION, 0);
@@ -266,12 +303,12 @@ fn another_session_begins_when_nothing_of_the_old_one_is_on_its_way() {
     );
     bed.shards[0].hand_all_over(bed.now);
     assert_eq!(bed.waits(1, Duration::from_secs(1)), [(10, taken(50))]);
-    // The old connection was not closed yet. It must not be told numbers of another session.
-    bed.says(0, 0, KEEP_ALIVE);
-    assert_eq!(bed.shards[0].deeds(), closes(0));
     bed.next(1, 0, 50);
     bed.events(1, 0, 50..51);
     assert_eq!(bed.shards[1].hand_all_over(bed.now), [texts(50..51), texts(50..51)]);
+    // The old connection was not closed yet. It must not be told numbers of another session.
+    bed.says(0, 0, KEEP_ALIVE);
+    assert_eq!(bed.shards[0].deeds(), closes(0));
 }
 
 #[test]
