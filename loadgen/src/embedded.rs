@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -101,6 +101,15 @@ impl Embedded {
         let made = fill_home(home.path(), keys).and_then(|()| source_of(home.path(), sink));
         let source = made.map_err(|error| format!("the embedded manager's folder: {error}"))?;
         Ok((Embedded { home, settings, cores: cores.to_vec(), child: None, status: None }, source))
+    }
+
+    /// Where it will listen, on a port that the kernel chooses, in place of 127.0.0.1.
+    ///
+    /// # Panics
+    /// If it was started already.
+    pub fn listen_on(&mut self, address: Ipv4Addr) {
+        assert!(self.status.is_none(), "it was not started yet");
+        self.settings.listen = SocketAddr::from((address, 0));
     }
 
     /// Starts it and waits until it listens.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use codec::AgentId;
@@ -34,13 +34,14 @@ struct Line {
 }
 
 impl Broker {
-    /// Starts the server beside the manager.
+    /// Starts the server beside the manager; both programs listen at the address `host`.
     ///
     /// # Errors
     /// If it can't be started.
     pub(super) fn start_server(
         program: &Path,
         is_gate: bool,
+        host: Ipv4Addr,
         manager: SocketAddr,
         agents: impl Iterator<Item = AgentId>,
     ) -> Result<Broker, String> {
@@ -49,9 +50,9 @@ impl Broker {
         let folder = tempfile::Builder::new().prefix("loadgen-").tempdir().map_err(failed)?;
         // Free at this moment; programs that find it taken are started again.
         let server_address =
-            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(failed)?;
+            TcpListener::bind((host, 0)).and_then(|socket| socket.local_addr()).map_err(failed)?;
         let client_address =
-            UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).map_err(failed)?;
+            UdpSocket::bind((host, 0)).and_then(|socket| socket.local_addr()).map_err(failed)?;
         let at = |name: &str| folder.path().join(name);
         let words =
             ["server", "--listen", &server_address.to_string(), "--manager", &manager.to_string(), "--dir"];

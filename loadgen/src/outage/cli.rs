@@ -250,7 +250,7 @@ impl Found {
     /// If it was named and is not there.
     fn program(named: &Option<PathBuf>, option: &str, name: &str) -> Result<Found, UsageError> {
         let beside = || std::env::current_exe().unwrap_or_default().with_file_name(name);
-        let path = named.clone().unwrap_or_else(beside);
+        let path = absolute(&named.clone().unwrap_or_else(beside));
         let is_there = path.is_file();
         let missing =
             format!("there is no program {}; build {name}, or name it with {option}", path.display());
@@ -259,6 +259,11 @@ impl Found {
         }
         Ok(Found { path, is_there, missing })
     }
+}
+
+/// A program without a `/` in its name would be looked for elsewhere.
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// OSSEC's programs, if they were named.
@@ -279,7 +284,7 @@ fn ossec(cli: &OutageCli) -> Result<Option<Ossec>, UsageError> {
     if !rustix::process::geteuid().is_root() {
         return Err(UsageError("--ossec-agentd: OSSEC's programs and their homes need root".into()));
     }
-    Ok(Some(Ossec { agentd: agentd.clone(), remoted: remoted.clone(), home: home.clone() }))
+    Ok(Some(Ossec { agentd: absolute(agentd), remoted: absolute(remoted), home: absolute(home) }))
 }
 
 /// Those that are played, and why others are not.

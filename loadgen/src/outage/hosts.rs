@@ -21,6 +21,8 @@ pub(super) struct Schedule {
     pub(super) begun: Duration,
     pub(super) end: Duration,
     pub(super) apart: Duration,
+    /// How many events a program's collector that has to catch up writes in one turn.
+    pub(super) catch_up: usize,
 }
 
 impl Host {
@@ -50,7 +52,7 @@ impl Host {
 
     /// Writes the events that are due.
     pub(super) fn write_events(&mut self, now: Duration, schedule: Schedule, account: &mut Account) {
-        let Schedule { begun, end, apart } = schedule;
+        let Schedule { begun, end, apart, catch_up: _ } = schedule;
         match self {
             Host::Simulated(subject) => subject.write_events(now, end, apart, begun, account),
             Host::Installed(installed) => installed.write_events(now, schedule, account),

@@ -17,8 +17,6 @@ use crate::outage::ossec::{Ossec, QUEUE};
 use crate::outage::program::Program;
 use crate::outage::taken::Taken;
 
-/// What a collector that has to catch up writes in one turn.
-const WRITTEN_IN_A_TURN: usize = 64;
 /// What ringmaster-agent's spool has of its own after each start, before any collector's.
 const OWN_EVENTS: u64 = 3;
 const SPOOL: &str = "queue/ringmaster-agent";
@@ -36,6 +34,8 @@ pub(super) struct Installed {
     /// When the events were written that the collector is still to read.
     unread: VecDeque<Duration>,
     next_event: Duration,
+    /// Of the schedule.
+    catch_up: usize,
     is_ready: bool,
     /// The events that the agent's socket took in this run of the agent, in order.
     accepted: Vec<u32>,
@@ -112,6 +112,7 @@ impl Installed {
             collector: None,
             unread: VecDeque::new(),
             next_event: Duration::MAX,
+            catch_up: 0,
             is_ready: false,
             accepted: Vec::new(),
             taken,
@@ -138,6 +139,7 @@ impl Installed {
 
     /// Writes what is due. What is written while no collector runs is never read: one begins at the end of the file.
     pub(super) fn write_events(&mut self, now: Duration, schedule: Schedule, account: &mut Account) {
+        self.catch_up = schedule.catch_up;
         while self.next_event <= now && self.next_event < schedule.end {
             let written = self.next_event - schedule.begun;
             if self.collects {
@@ -157,7 +159,7 @@ impl Installed {
         if self.is_wanted {
             self.program.tend()?;
         }
-        for _ in 0..WRITTEN_IN_A_TURN {
+        for _ in 0..self.catch_up {
             let Some(written) = self.unread.front() else { break };
             self.collector = self.collector.take().or_else(|| reach(&self.home.path().join(QUEUE)).ok());
             let Some(collector) = &self.collector else { break };

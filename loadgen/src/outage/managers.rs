@@ -32,9 +32,16 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Listens,
-    Ends { since: Instant },
-    Gone { since: Instant },
-    Starts { since: Instant },
+    Ends {
+        since: Instant,
+    },
+    /// With the time since which it shall be there again.
+    Gone {
+        since: Option<Instant>,
+    },
+    Starts {
+        since: Instant,
+    },
 }
 
 impl Manager {
@@ -80,7 +87,7 @@ impl Manager {
     /// If the kernel won't.
     pub(super) fn kill(&mut self) -> Result<(), String> {
         self.away += 1;
-        self.state = State::Gone { since: Instant::now() };
+        self.state = State::Gone { since: None };
         self.program.kill()
     }
 
@@ -106,13 +113,13 @@ impl Manager {
                     self.program.kill()?;
                 }
                 if self.program.has_ended() {
-                    self.state = State::Gone { since: Instant::now() };
+                    self.state = State::Gone { since: None };
                 }
             }
             State::Gone { .. } if self.away > 0 => {}
             State::Gone { since } => {
                 self.program.spawn()?;
-                self.state = State::Starts { since };
+                self.state = State::Starts { since: since.unwrap_or_else(Instant::now) };
             }
             State::Starts { since } => match self.program.is_listening() {
                 Ok(true) => self.state = State::Listens,
@@ -121,7 +128,7 @@ impl Manager {
                 // In between a client of somebody else's may have been given the port, for a moment.
                 Err(_) if since.elapsed() < PATIENCE => {
                     self.program.kill()?;
-                    self.state = State::Gone { since };
+                    self.state = State::Gone { since: Some(since) };
                 }
                 Err(error) => return Err(error),
             },

@@ -158,6 +158,8 @@ pub struct Outages {
     pub scenes: Vec<Scene>,
     /// Each path with the outages that were drawn.
     pub storms: Vec<Storm>,
+    /// What could not be played, and why.
+    pub failed: Vec<String>,
     /// Whether it was ended before all were played.
     pub is_cut_short: bool,
 }
@@ -210,14 +212,16 @@ impl ProgramTimes {
 impl Outages {
     /// Whether all was played, and every path kept what it promises.
     pub fn holds(&self) -> bool {
-        !self.is_cut_short && self.storms.iter().all(|storm| storm.broken.is_empty())
+        !self.is_cut_short
+            && self.failed.is_empty()
+            && self.storms.iter().all(|storm| storm.broken.is_empty())
     }
 }
 
 /// Plays all that was asked for; `interrupted` ends it early, with what there is by then.
 ///
 /// # Errors
-/// What kept a scene from being played.
+/// What kept everything from being played.
 pub fn outages(asked: &OutageJob, command: String, interrupted: &AtomicBool) -> Result<Outages, String> {
     let date = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string();
     let mut found = Outages {
@@ -236,24 +240,27 @@ pub fn outages(asked: &OutageJob, command: String, interrupted: &AtomicBool) -> 
         left_out: asked.left_out.clone(),
         scenes: Vec::new(),
         storms: Vec::new(),
+        failed: Vec::new(),
         is_cut_short: false,
     };
     match asked.repeat {
         None => {
             let played = at_once(asked.at_once, &asked.scenes(), |(path, cut)| {
-                let scene = scene::play(asked, *path, *cut, interrupted)?;
+                let scene = scene::play(asked, *path, *cut, interrupted);
+                let scene = scene.map_err(|why| format!("{}: {}: {why}", path.words(), cut.words()))?;
                 if let Some(scene) = &scene {
                     eprintln!("{}: {}: {}", path.words(), cut.words(), scene.became);
                 }
                 Ok(scene)
             });
-            found.scenes = played?.into_iter().flatten().collect();
+            found.scenes = found.take_played(played)?;
         }
         Some(repeat) => {
             let played = at_once(asked.at_once, &asked.repetitions(repeat), |(path, seed)| {
-                storm::play(asked, *path, *seed, interrupted)
+                let repetition = storm::play(asked, *path, *seed, interrupted);
+                repetition.map_err(|why| format!("{}: seed {seed}: {why}", path.words()))
             });
-            let repetitions = played?.into_iter().flatten().collect();
+            let repetitions = found.take_played(played)?;
             found.storms = storm::storms(&asked.paths, repetitions);
         }
     }
@@ -261,34 +268,45 @@ pub fn outages(asked: &OutageJob, command: String, interrupted: &AtomicBool) -> 
     Ok(found)
 }
 
-/// Plays all parts, so many at a time; what was found stands in their order. The first error ends it.
-fn at_once<P: Sync, F: Send>(
-    count: usize,
-    parts: &[P],
-    play: impl Fn(&P) -> Result<F, String> + Sync,
-) -> Result<Vec<F>, String> {
+impl Outages {
+    /// What was played; what failed is noted.
+    ///
+    /// # Errors
+    /// If nothing could be played: the first reason.
+    fn take_played<F>(&mut self, played: Vec<Result<Option<F>, String>>) -> Result<Vec<F>, String> {
+        let count = played.len();
+        let mut found = Vec::new();
+        for one in played {
+            match one {
+                Ok(one) => found.extend(one),
+                Err(why) => self.failed.push(why),
+            }
+        }
+        if count > 0 && self.failed.len() == count {
+            return Err(self.failed.swap_remove(0));
+        }
+        Ok(found)
+    }
+}
+
+/// Plays all parts, so many at a time; what was found stands in their order.
+fn at_once<P: Sync, F: Send>(count: usize, parts: &[P], play: impl Fn(&P) -> F + Sync) -> Vec<F> {
     let next = AtomicUsize::new(0);
     let found: Vec<Mutex<Option<F>>> = parts.iter().map(|_| Mutex::new(None)).collect();
-    let failed: Mutex<Option<String>> = Mutex::new(None);
     let is_locked = "nobody panics with it";
     thread::scope(|scope| {
         for _ in 0..count.min(parts.len()) {
             scope.spawn(|| {
-                while failed.lock().expect(is_locked).is_none() {
+                while let Some((part, found)) = {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(part) = parts.get(at) else { return };
-                    match play(part) {
-                        Ok(one) => *found[at].lock().expect(is_locked) = Some(one),
-                        Err(error) => drop(failed.lock().expect(is_locked).get_or_insert(error)),
-                    }
+                    parts.get(at).zip(found.get(at))
+                } {
+                    *found.lock().expect(is_locked) = Some(play(part));
                 }
             });
         }
     });
-    match failed.into_inner().expect(is_locked) {
-        Some(error) => Err(error),
-        None => Ok(found.into_iter().filter_map(|one| one.into_inner().expect(is_locked)).collect()),
-    }
+    found.into_iter().filter_map(|one| one.into_inner().expect(is_locked)).collect()
 }
 
 /// Seconds that JSON and tables show.
@@ -303,9 +321,7 @@ mod tests {
     #[test]
     fn parts_are_played_at_once_and_found_in_order() {
         let parts: Vec<u32> = (0..50).collect();
-        assert_eq!(at_once(4, &parts, |part| Ok(part * 2)).unwrap(), Vec::from_iter((0..100).step_by(2)));
-        let error = at_once(4, &parts, |part| if *part == 7 { Err("seven".to_owned()) } else { Ok(()) });
-        assert_eq!(error, Err("seven".to_owned()));
+        assert_eq!(at_once(4, &parts, |part| part * 2), Vec::from_iter((0..100).step_by(2)));
     }
 
     #[test]

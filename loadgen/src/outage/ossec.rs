@@ -60,12 +60,10 @@ impl Ossec {
     ///
     /// # Errors
     /// What can't be made, and what to do.
-    pub(super) fn manager(&self, keys: &str) -> Result<(Remoted, QueueSocket), String> {
+    pub(super) fn manager(&self, keys: &str, host: Ipv4Addr) -> Result<(Remoted, QueueSocket), String> {
         let failed = |error: io::Error| error.to_string();
         // Free at this moment.
-        let address = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|socket| socket.local_addr())
-            .map_err(failed)?;
+        let address = UdpSocket::bind((host, 0)).and_then(|socket| socket.local_addr()).map_err(failed)?;
         let conf = format!(
             "<ossec_config>\n<remote>\n<connection>secure</connection>\n<port>{}</port>\n<local_ip>{}</local_ip>\n\
              <crypto_accept>both</crypto_accept>\n</remote>\n</ossec_config>\n",

@@ -42,6 +42,9 @@ impl Outages {
             let head = table_row("th", &HEADINGS.map(String::from));
             body += &format!("<table>\n{head}{rows}</table>\n{KEY}{timelines}");
         }
+        for why in &self.failed {
+            body += &format!("<p>not played: {}</p>\n", escape(why));
+        }
         if !self.storms.is_empty() {
             let rows: String = self.storms.iter().map(|storm| table_row("td", &storm_cells(storm))).collect();
             let head = table_row("th", &STORM_HEADINGS.map(String::from));
@@ -138,6 +141,7 @@ mod tests {
             rate: 1.0,
             seed: 3,
             left_out: vec!["broker-relay".into()],
+            failed: vec!["tcp: no port".into()],
             storms: Vec::new(),
             scenes: vec![scene.clone(), Scene { cut: Cut::ManagerKilled, ..scene }],
             is_cut_short: true,
@@ -157,6 +161,7 @@ mod tests {
             "interrupted",
             "time-reconnect 240 s",
             "left out: broker-relay",
+            "not played: tcp: no port",
         ] {
             assert!(table.contains(expected), "no {expected} in\n{table}");
         }

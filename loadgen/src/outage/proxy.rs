@@ -13,6 +13,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 /// What one turn reads of one stream.
 const CHUNK_BYTES: usize = 64 << 10;
+/// So that the network loses no datagram before it is cut: what it receives while the scene has its turn waits.
+const RECEIVE_BYTES: usize = 4 << 20;
 /// Tries to find a port that is free for both.
 const PORT_TRIES: usize = 20;
 
@@ -46,6 +48,8 @@ impl Proxy {
     pub(super) fn bind(datagrams_to: SocketAddr, streams_to: SocketAddr) -> io::Result<Proxy> {
         let (udp, tcp) = bind_both()?;
         udp.set_nonblocking(true)?;
+        // The kernel gives what it may.
+        let _ = setsockopt(&udp, sockopt::RcvBuf, &RECEIVE_BYTES);
         tcp.set_nonblocking(true)?;
         Ok(Proxy {
             udp,

@@ -1,9 +1,9 @@
 //! What a scene is played on: hosts, network, broker, manager and its reader, turn by turn on one thread.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,9 @@ use crate::reader::{QueueSocket, Source};
 const TURN: Duration = Duration::from_millis(60);
 const TURN_MIN: Duration = Duration::from_millis(1);
 const TURN_MAX: Duration = Duration::from_millis(10);
+/// A collector that has to catch up reads so many times as fast as events are written: a burst of all at once, over UDP, would lose more than
+/// the outage does.
+const CATCH_UP: f64 = 4.0;
 /// Agents are ready by then, by the wall's clock, or something else is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A kill comes so much later than a turn at most, by chance, so that it hits whatever follows a turn.
@@ -84,14 +87,15 @@ impl Stage {
     ) -> Result<Stage, String> {
         let failed = |error: io::Error| format!("the scene can't be set: {error}");
         let fleet = members::made_up(asked.agents, seed);
-        let (manager, queue) = manager(asked, path, &fleet, seed)?;
+        let host = own_address();
+        let (manager, queue) = manager(asked, path, &fleet, seed, host)?;
         let arrivals = Arrivals::read(queue).map_err(failed)?;
         let manager = Manager::start(manager)?;
         let mut broker = match path {
             Path::BrokerGate | Path::BrokerRelay | Path::OssecRelay => {
                 let ids = fleet.iter().map(|member| member.entry.id);
                 let is_gate = path == Path::BrokerGate;
-                Some(Broker::start_server(&asked.broker, is_gate, manager.address(), ids)?)
+                Some(Broker::start_server(&asked.broker, is_gate, host, manager.address(), ids)?)
             }
             Path::Udp | Path::Tcp | Path::AgentPlain | Path::AgentAcknowledged | Path::OssecUdp => None,
         };
@@ -139,7 +143,8 @@ impl Stage {
     /// # Errors
     /// If they are not, after a minute.
     pub(super) fn wait_until_ready(&mut self, interrupted: &AtomicBool) -> Result<bool, String> {
-        let nothing = Schedule { begun: Duration::ZERO, end: Duration::ZERO, apart: Duration::MAX };
+        let nothing =
+            Schedule { begun: Duration::ZERO, end: Duration::ZERO, apart: Duration::MAX, catch_up: 0 };
         while !self.hosts.iter().all(Host::is_ready) {
             self.turn(nothing)?;
             if self.zero.elapsed() > READY_WITHIN {
@@ -165,7 +170,9 @@ impl Stage {
         for (index, host) in self.hosts.iter_mut().enumerate() {
             host.begin(begun + apart.mul_f64(index as f64 / agents));
         }
-        Schedule { begun, end: begun + length, apart }
+        let in_a_turn = self.turn.as_secs_f64() * self.scale * rate;
+        let catch_up = (CATCH_UP * in_a_turn).ceil() as usize;
+        Schedule { begun, end: begun + length, apart, catch_up }
     }
 
     /// `false` if it was interrupted.
@@ -382,22 +389,33 @@ fn of(agent: Option<u32>, agents: usize) -> std::ops::Range<usize> {
     }
 }
 
+/// An address for the listeners of one scene. At 127.0.0.1 all connections of this host begin: while a program is away, one of them could
+/// have its port for as long as it lives.
+fn own_address() -> Ipv4Addr {
+    static SCENES: AtomicU32 = AtomicU32::new(0);
+    let number = SCENES.fetch_add(1, Ordering::Relaxed) % (250 * 250);
+    let process = std::process::id() % 64;
+    Ipv4Addr::new(127, 64 + process as u8, (number / 250) as u8, 1 + (number % 250) as u8)
+}
+
 /// The manager, not started yet, and the socket that it hands over to.
 fn manager(
     asked: &OutageJob,
     path: Path,
     fleet: &[Member],
     seed: u64,
+    host: Ipv4Addr,
 ) -> Result<(Kind, QueueSocket), String> {
     let keys = members::to_file(fleet);
     if path.is_ossec() {
-        let (remoted, queue) = asked.ossec().manager(&keys)?;
+        let (remoted, queue) = asked.ossec().manager(&keys, host)?;
         return Ok((Kind::Remoted(remoted), queue));
     }
     let cores = usable_cores().map_err(|error| format!("the cores of this host: {error}"))?;
     let core = cores[seed as usize % cores.len()];
-    let (embedded, source) = Embedded::prepare(Dialect::Ossec, SinkName::Queue, &keys, &[core])?;
+    let (mut embedded, source) = Embedded::prepare(Dialect::Ossec, SinkName::Queue, &keys, &[core])?;
     let Source::Queue(queue) = source else { unreachable!("the queue was asked for") };
+    embedded.listen_on(host);
     Ok((Kind::Embedded(embedded), queue))
 }
 

@@ -23,6 +23,9 @@ impl fmt::Display for Outages {
         for line in self.broken_promises() {
             writeln!(out, "\n{line}")?;
         }
+        for why in &self.failed {
+            writeln!(out, "\nnot played: {why}")?;
+        }
         if self.is_cut_short {
             writeln!(out, "\ninterrupted: not all scenes were played")?;
         }
