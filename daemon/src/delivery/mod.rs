@@ -1,9 +1,9 @@
 //! What acknowledged delivery keeps on disk: which agent's events each sink has, whatever kills the process.
 //!
-//! * [`LedgerFile`] (`queue/ringmaster/delivery`) is the manager's ledger: noted by the sinks, the queue's part by the kernel
-//!   itself ([`uring::Chain`]).
-//! * [`BlockLog`] (`queue/ringmaster/delivery-blocks`) says what is on its way into an archive; the next start finds out by
-//!   it what got there ([`recover`]).
+//! * `LedgerFile` (`queue/ringmaster/delivery`) is the manager's ledger: noted by the sinks, the queue's part by the kernel
+//!   itself (`uring::Chain`).
+//! * `BlockLog` (`queue/ringmaster/delivery-blocks`) says what is on its way into an archive; the next start finds out by
+//!   it what got there (`recover`).
 
 mod blocks;
 mod ledger;

@@ -4,9 +4,9 @@
 //! and a reader in analysisd's place. The simulated agents' clock runs `scale` times as fast as the wall's, so that hours of
 //! time-reconnect fit into minutes; programs are told times that are as much shorter.
 //!
-//! What is played: a [`scene`] is one path with one cut, a [`storm`] one path with outages that a seed draws; either has a
-//! [`stage`] of its own. On it stand [`hosts`] (with a [`subject`], or an [`installed`] agent's program), a [`broker`], a [`proxy`] and
-//! a manager ([`managers`]); [`account`] says what became of each event.
+//! What is played: a `scene` is one path with one cut, a `storm` one path with outages that a seed draws; either has a
+//! `stage` of its own. On it stand `hosts` (with a `subject`, or an `installed` agent's program), a `broker`, a `proxy` and
+//! a manager (`managers`); `account` says what became of each event.
 
 pub mod account;
 mod arrivals;
