@@ -7,15 +7,20 @@ use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use bench::{bench_with, events_of, fleet_size, fleet_table, seal_for};
-use codec::{AgentId, Counter, DeliveryOffer, Method, Sealer, delivery_next, startup_with_delivery};
+use bench::{MESSAGES_IN_ROTATION, bench_with, fleet_size, fleet_table, log_line};
+use codec::{
+    AgentId, Counter, DeliveryOffer, Envelope, Method, Sealer, delivery_next, startup_with_delivery,
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use manager::{
     Admission, AgentTable, ConnectionId, Deliveries, Incoming, Ledger, LedgerFull, Manager, ManagerParts,
     Peer, Publish, Published, ReplayPolicy, SINKS_MAX, SenderCounter, Settings, ShardId, SinkFull, SinkSet,
     Ticket, Time, Verdict,
 };
+use rand::{RngExt, SeedableRng};
+use rand_pcg::Pcg64Mcg;
 
 const AGENTS: usize = 1_000;
 const BATCH: usize = 64;
@@ -33,16 +38,7 @@ fn deliver(criterion: &mut Criterion) {
     for (variant, offers) in [("plain", false), ("numbered", true)] {
         let make = || Fleet::new(offers);
         bench_with(&mut group, format!("{variant}/200"), make, |bencher, fleet| {
-            let incoming: Vec<_> = fleet.messages.iter().map(incoming).collect();
-            let mut batches = incoming.chunks_exact(BATCH).cycle();
-            bencher.iter(|| {
-                let batch = batches.next().expect("a cycle has no end");
-                fleet.manager.receive(Time::ZERO, batch, &mut fleet.sinks);
-                fleet.manager.on_sinks_moved(Time::ZERO, fleet.sinks.moved.drain(..));
-                while let Some(action) = fleet.manager.next_action() {
-                    black_box(action);
-                }
-            });
+            bencher.iter_custom(|turns| (0..turns).map(|_| fleet.timed_turn()).sum());
             let counters = fleet.manager.counters();
             let delivering = if offers { fleet_size(AGENTS) as u64 } else { 0 };
             assert_eq!(
@@ -59,7 +55,10 @@ fn deliver(criterion: &mut Criterion) {
 struct Fleet {
     manager: Manager,
     sinks: Sinks,
-    messages: Vec<(u32, Vec<u8>)>,
+    pens: Pens,
+    random: Pcg64Mcg,
+    lines: Vec<Vec<u8>>,
+    turns: usize,
 }
 
 impl Fleet {
@@ -75,13 +74,61 @@ impl Fleet {
         });
         manager.set_deliveries(Some(Arc::new(Deliveries::new(Box::new(Arc::clone(&words))))));
         let mut sinks = Sinks { words, moved: Vec::new() };
-        connect(&mut manager, &table, &mut sinks, offers);
-        Fleet { messages: events_of(&table, METHOD, 200, 1), manager, sinks }
+        let mut pens = Pens { sent: vec![Counter::ZERO; table.agents().len()], sealer: Sealer::new(), table };
+        connect(&mut manager, &mut pens, &mut sinks, offers);
+        let mut random = Pcg64Mcg::seed_from_u64(1);
+        let lines = (0..MESSAGES_IN_ROTATION).map(|number| log_line(&mut random, number, 200)).collect();
+        Fleet { manager, sinks, pens, random, lines, turns: 0 }
+    }
+
+    /// What the manager takes for a batch. A delivering connection bears no gap in its counters, so each message is sealed for
+    /// its turn, before the clock runs.
+    fn timed_turn(&mut self) -> Duration {
+        let lines = self.lines.iter().cycle().skip(self.turns % MESSAGES_IN_ROTATION).take(BATCH);
+        let agents = self.pens.sent.len() as u32;
+        let messages: Vec<_> =
+            lines.map(|line| self.pens.seal(self.random.random_range(0..agents), line)).collect();
+        let batch: Vec<_> = messages.iter().map(incoming).collect();
+        self.turns += BATCH;
+        let start = Instant::now();
+        self.manager.receive(Time::ZERO, &batch, &mut self.sinks);
+        self.manager.on_sinks_moved(Time::ZERO, self.sinks.moved.drain(..));
+        while let Some(action) = self.manager.next_action() {
+            black_box(action);
+        }
+        start.elapsed()
+    }
+}
+
+/// What the agents seal with.
+struct Pens {
+    table: Arc<AgentTable>,
+    sealer: Sealer,
+    /// The counter of each agent's last message.
+    sent: Vec<Counter>,
+}
+
+impl Pens {
+    fn seal(&mut self, agent: u32, text: &[u8]) -> (u32, Vec<u8>) {
+        let sent = &mut self.sent[agent as usize];
+        *sent = sent.next();
+        let of = self.table.agent(agent);
+        let envelope = Envelope {
+            id_prefix: Some(of.entry().id),
+            method: METHOD,
+            random: 12_345,
+            counter: *sent,
+            initialization_vector: *b"0123456789abcdef",
+            text,
+        };
+        let mut bytes = Vec::new();
+        self.sealer.seal(of.cipher_key(), &envelope, &mut bytes).expect("a bench's text fits a message");
+        (agent, bytes)
     }
 }
 
 /// Connects each agent; `offers`: with acknowledged delivery.
-fn connect(manager: &mut Manager, table: &AgentTable, sinks: &mut Sinks, offers: bool) {
+fn connect(manager: &mut Manager, pens: &mut Pens, sinks: &mut Sinks, offers: bool) {
     let (mut start, mut next) = (Vec::new(), Vec::new());
     if offers {
         startup_with_delivery(DeliveryOffer { session: 1, first: 0 }, &mut start);
@@ -90,16 +137,13 @@ fn connect(manager: &mut Manager, table: &AgentTable, sinks: &mut Sinks, offers:
         codec::startup(None, &mut start);
         next.extend_from_slice(b"1:some:event");
     }
-    let mut sealer = Sealer::new();
-    for agent in table.agents() {
-        let connection = ConnectionId { slot: agent.index(), generation: 1 };
-        let from = SocketAddr::from((Ipv4Addr::from_bits(agent.index()), 40_000));
+    for agent in 0..pens.sent.len() as u32 {
+        let connection = ConnectionId { slot: agent, generation: 1 };
+        let from = SocketAddr::from((Ipv4Addr::from_bits(agent), 40_000));
         assert_eq!(manager.on_connected(Time::ZERO, connection, from), Admission::Admit);
         for text in [&start, &next] {
-            let mut bytes = Vec::new();
-            seal_for(&mut sealer, agent, METHOD, text, &mut bytes);
-            let incoming = Incoming { peer: Peer::Connection(connection), bytes: &bytes };
-            manager.receive(Time::ZERO, &[incoming], sinks);
+            let message = pens.seal(agent, text);
+            manager.receive(Time::ZERO, &[incoming(&message)], sinks);
         }
         while manager.next_action().is_some() {}
     }
