@@ -78,8 +78,10 @@ impl Running<'_> {
         let retries = self.intake.is_stuck || !self.intake.held.is_empty();
         self.intake.retry_at = retries.then(|| now + RETRY);
         if (retries || self.intake.is_full) && !self.lock.is_set() {
+            // Whoever reads the line finds the lock.
+            let set = self.lock.set();
             self.log.warn("The spool takes no more. Setting lock: collectors wait.");
-            if let Err(error) = self.lock.set() {
+            if let Err(error) = set {
                 self.log.error(&format!("queue/ossec/.wait: {error}"));
             }
         }
