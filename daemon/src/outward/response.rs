@@ -214,7 +214,7 @@ mod tests {
         check("(web01 any NNS 001 x", ResponseError::Location);
         check("(web01)any NNS 001 x", ResponseError::Location);
         check("(web01) any", ResponseError::Flags);
-        check("(web01) any XXX 001 x", ResponseError::Flags);
+        check("(web01) any QQQ 001 x", ResponseError::Flags);
         check("(web01) any NNS", ResponseError::Flags);
         check("(web01) any NNS 001", ResponseError::Empty);
         check("(web01) any NNS 001 ", ResponseError::Empty);
